@@ -1,0 +1,94 @@
+// The types a tensor can hold, and the one rounding from the arithmetic's type to them (contract C8).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/macros.h"
+
+namespace fastinit {
+
+enum class DType { f32, f64, f16, bf16 };
+
+// 16-bit storage. The values in between are always float32.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// The type the arithmetic for T is done in.
+template <class T>
+struct ArithmeticOf {
+  using type = float;
+};
+template <>
+struct ArithmeticOf<double> {
+  using type = double;
+};
+
+template <class To, class From>
+FASTINIT_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// The arithmetic's type to T, to nearest, ties to even. Never NaN on input; overflow gives infinity.
+template <class T>
+FASTINIT_INLINE T round_to(typename ArithmeticOf<T>::type x);
+
+template <>
+FASTINIT_INLINE float round_to<float>(float x) {
+  return x;
+}
+
+template <>
+FASTINIT_INLINE double round_to<double>(double x) {
+  return x;
+}
+
+template <>
+FASTINIT_INLINE BFloat16 round_to<BFloat16>(float x) {
+  const uint32_t u = bit_cast<uint32_t>(x);
+  return {static_cast<uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16)};
+}
+
+template <>
+FASTINIT_INLINE Half round_to<Half>(float x) {
+#if defined(__CUDA_ARCH__)
+  uint16_t h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return {h};
+#else
+  const uint32_t u = bit_cast<uint32_t>(x);
+  const uint32_t sign = (u >> 16) & 0x8000u, magnitude = u & 0x7FFFFFFFu;
+  uint32_t h;
+  if (magnitude >= 0x47800000u) {  // 2^16 and above, infinity
+    h = 0x7C00u;
+  } else if (magnitude >= 0x38800000u) {  // normal in float16; the carry may reach infinity, rightly
+    h = (magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+  } else {  // subnormal: adding 1/2 puts the rounding where float16's last bit is
+    h = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3F000000u;
+  }
+  return {static_cast<uint16_t>(sign | h)};
+#endif
+}
+
+// The value of T's bits, exactly.
+FASTINIT_INLINE float widen(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+FASTINIT_INLINE float widen(Half x) {
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16, rest = x.bits & 0x7FFFu;
+  const uint32_t exponent = rest >= 0x7C00u ? 0x70000000u : 0x38000000u;  // infinity stays one
+  const float magnitude = rest >= 0x0400u ? bit_cast<float>((rest << 13) + exponent)
+                                          : static_cast<float>(rest) * 0x1p-24f;  // subnormal or zero
+  return bit_cast<float>(sign | bit_cast<uint32_t>(magnitude));
+}
+
+FASTINIT_INLINE float widen(float x) { return x; }
+FASTINIT_INLINE double widen(double x) { return x; }
+
+}  // namespace fastinit

@@ -1,0 +1,236 @@
+// Portable lanes: the plain C++ meaning of every lane operation.
+//
+// A distribution in core/ is written once, over a lane type that holds `blocks` Philox blocks side by
+// side. A block has two pairs of 32-bit words, (0,1) and (2,3). The float32 side works on 2 * blocks
+// lanes: one vector of the pairs' first words (0 and 2 of each block in turn), one of their second words
+// (1 and 3). The float64 side joins two words to 64 bits and works on `blocks` lanes.
+//
+// Portable<1> is a GPU thread, Portable<n> a CPU without vector instructions. cpu/lanes_avx2.h and
+// cpu/lanes_avx512.h are the same operations over intrinsics, equal bit for bit.
+#pragma once
+
+#include <math.h>
+
+#include <cstdint>
+
+#include "core/element.h"
+#include "core/macros.h"
+
+namespace fastinit {
+
+template <class T, int N>
+struct Array {
+  T v[N];
+  Array() = default;
+  FASTINIT_INLINE explicit Array(T x) {
+    FASTINIT_UNROLL
+    for (int i = 0; i < N; ++i) v[i] = x;
+  }
+};
+
+template <int Blocks>
+struct Portable {
+  static constexpr int blocks = Blocks;
+  using U32 = Array<uint32_t, 2 * Blocks>;
+  using F32 = Array<float, 2 * Blocks>;
+  using U64 = Array<uint64_t, Blocks>;
+  using F64 = Array<double, Blocks>;
+
+  // The block that each 64-bit lane works on, relative to the first.
+  static FASTINIT_INLINE U64 block_offsets() {
+    U64 r;
+    FASTINIT_UNROLL
+    for (int i = 0; i < Blocks; ++i) r.v[i] = static_cast<uint64_t>(i);
+    return r;
+  }
+};
+
+// r.v[i] = EXPRESSION for every lane.
+#define FASTINIT_EACH(RESULT, EXPRESSION)               \
+  {                                                     \
+    RESULT r;                                           \
+    FASTINIT_UNROLL                                     \
+    for (int i = 0; i < N; ++i) r.v[i] = (EXPRESSION);  \
+    return r;                                           \
+  }
+#define FASTINIT_BINARY(NAME, EXPRESSION)                            \
+  template <class T, int N>                                          \
+  FASTINIT_INLINE Array<T, N> NAME(Array<T, N> a, Array<T, N> b)     \
+  FASTINIT_EACH(WITH_COMMAS(Array<T, N>), EXPRESSION)
+#define WITH_COMMAS(...) __VA_ARGS__
+
+FASTINIT_BINARY(operator+, static_cast<T>(a.v[i] + b.v[i]))
+FASTINIT_BINARY(operator-, static_cast<T>(a.v[i] - b.v[i]))
+FASTINIT_BINARY(operator*, a.v[i] * b.v[i])
+FASTINIT_BINARY(operator/, a.v[i] / b.v[i])
+FASTINIT_BINARY(operator&, static_cast<T>(a.v[i] & b.v[i]))
+FASTINIT_BINARY(operator|, static_cast<T>(a.v[i] | b.v[i]))
+FASTINIT_BINARY(operator^, static_cast<T>(a.v[i] ^ b.v[i]))
+FASTINIT_BINARY(min, b.v[i] < a.v[i] ? b.v[i] : a.v[i])
+// The 64-bit product of the low halves of two 64-bit lanes.
+FASTINIT_BINARY(multiply_low, (a.v[i] & 0xFFFFFFFFu) * (b.v[i] & 0xFFFFFFFFu))
+// The high half of the 64-bit product of two 32-bit lanes.
+FASTINIT_BINARY(multiply_high, static_cast<T>((static_cast<uint64_t>(a.v[i]) * b.v[i]) >> 32))
+#undef FASTINIT_BINARY
+
+template <class T, int N>
+FASTINIT_INLINE Array<T, N> xor3(Array<T, N> a, Array<T, N> b, Array<T, N> c)
+FASTINIT_EACH(WITH_COMMAS(Array<T, N>), a.v[i] ^ b.v[i] ^ c.v[i])
+template <int Bits, class T, int N>
+FASTINIT_INLINE Array<T, N> shift_left(Array<T, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(a.v[i] << Bits))
+template <int Bits, class T, int N>
+FASTINIT_INLINE Array<T, N> shift_right(Array<T, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(a.v[i] >> Bits))
+template <int Bits, int N>
+FASTINIT_INLINE Array<uint32_t, N> shift_right_signed(Array<uint32_t, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) >> Bits))
+
+// Comparisons and masks. Integers compare as unsigned numbers.
+template <class T, int N>
+FASTINIT_INLINE Array<bool, N> less(Array<T, N> a, Array<T, N> b)
+FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), a.v[i] < b.v[i])
+template <class T, int N>
+FASTINIT_INLINE Array<bool, N> less_equal(Array<T, N> a, Array<T, N> b)
+FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), a.v[i] <= b.v[i])
+template <class T, int N>
+FASTINIT_INLINE Array<bool, N> equal(Array<T, N> a, Array<T, N> b)
+FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), a.v[i] == b.v[i])
+template <int Bit, class T, int N>
+FASTINIT_INLINE Array<bool, N> test_bit(Array<T, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), ((a.v[i] >> Bit) & 1) != 0)
+template <int N>
+FASTINIT_INLINE Array<bool, N> operator!(Array<bool, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), !a.v[i])
+// A mask's lanes are 0 or 1, so & and | above serve masks too.
+template <class T, int N>
+FASTINIT_INLINE Array<T, N> select(Array<bool, N> mask, Array<T, N> yes, Array<T, N> no)
+FASTINIT_EACH(WITH_COMMAS(Array<T, N>), mask.v[i] ? yes.v[i] : no.v[i])
+// All ones where the top bit is set, zero elsewhere.
+template <class T, int N>
+FASTINIT_INLINE Array<T, N> sign_fill(Array<T, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(0) - static_cast<T>(a.v[i] >> (8 * sizeof(T) - 1)))
+
+// Arithmetic of reals. fma rounds once; sqrt is correctly rounded.
+template <int N>
+FASTINIT_INLINE Array<float, N> fma(Array<float, N> a, Array<float, N> b, Array<float, N> c)
+FASTINIT_EACH(WITH_COMMAS(Array<float, N>), ::fmaf(a.v[i], b.v[i], c.v[i]))
+template <int N>
+FASTINIT_INLINE Array<double, N> fma(Array<double, N> a, Array<double, N> b, Array<double, N> c)
+FASTINIT_EACH(WITH_COMMAS(Array<double, N>), ::fma(a.v[i], b.v[i], c.v[i]))
+template <int N>
+FASTINIT_INLINE Array<float, N> sqrt(Array<float, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<float, N>), ::sqrtf(a.v[i]))
+template <int N>
+FASTINIT_INLINE Array<double, N> sqrt(Array<double, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<double, N>), ::sqrt(a.v[i]))
+
+// Bits and reals. signed_to_real takes the bits as a two's complement number and rounds to nearest.
+template <int N>
+FASTINIT_INLINE Array<float, N> as_real(Array<uint32_t, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<float, N>), bit_cast<float>(a.v[i]))
+template <int N>
+FASTINIT_INLINE Array<double, N> as_real(Array<uint64_t, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<double, N>), bit_cast<double>(a.v[i]))
+template <int N>
+FASTINIT_INLINE Array<uint32_t, N> as_bits(Array<float, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), bit_cast<uint32_t>(a.v[i]))
+template <int N>
+FASTINIT_INLINE Array<uint64_t, N> as_bits(Array<double, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), bit_cast<uint64_t>(a.v[i]))
+template <int N>
+FASTINIT_INLINE Array<float, N> signed_to_real(Array<uint32_t, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<float, N>), static_cast<float>(static_cast<int32_t>(a.v[i])))
+template <int N>
+FASTINIT_INLINE Array<double, N> signed_to_real(Array<uint64_t, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<double, N>), static_cast<double>(static_cast<int64_t>(a.v[i])))
+
+// Between 64-bit lanes that hold one word each and what the distributions use.
+// interleave: the low halves of a and b in turn, as 32-bit lanes; even and odd undo it.
+template <int N>
+FASTINIT_INLINE Array<uint32_t, 2 * N> interleave(Array<uint64_t, N> a, Array<uint64_t, N> b) {
+  Array<uint32_t, 2 * N> r;
+  FASTINIT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    r.v[2 * i] = static_cast<uint32_t>(a.v[i]);
+    r.v[2 * i + 1] = static_cast<uint32_t>(b.v[i]);
+  }
+  return r;
+}
+template <int M>
+FASTINIT_INLINE Array<uint64_t, M / 2> even(Array<uint32_t, M> a) {
+  constexpr int N = M / 2;
+  FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), a.v[2 * i])
+}
+template <int M>
+FASTINIT_INLINE Array<uint64_t, M / 2> odd(Array<uint32_t, M> a) {
+  constexpr int N = M / 2;
+  FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), a.v[2 * i + 1])
+}
+// join: 64 bits from two words, the first one low.
+template <int N>
+FASTINIT_INLINE Array<uint64_t, N> join(Array<uint64_t, N> low, Array<uint64_t, N> high)
+FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), (low.v[i] & 0xFFFFFFFFu) | (high.v[i] << 32))
+
+// Memory. store_pairs writes first[0], second[0], first[1], second[1], ... in the order of the blocks,
+// rounded to T; `streaming` asks for stores past the caches, where p is aligned to 64 bytes.
+template <bool Streaming, class T, class R, int N>
+FASTINIT_INLINE void store_pairs(T* p, Array<R, N> first, Array<R, N> second) {
+  FASTINIT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    p[2 * i] = round_to<T>(first.v[i]);
+    p[2 * i + 1] = round_to<T>(second.v[i]);
+  }
+}
+// Lanes in their own order.
+template <class T, int N>
+FASTINIT_INLINE void store(T* p, Array<T, N> a) {
+  FASTINIT_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = a.v[i];
+}
+template <class A, class T>
+FASTINIT_INLINE A load(const T* p) {
+  A a;
+  FASTINIT_UNROLL
+  for (int i = 0; i < static_cast<int>(sizeof(a) / sizeof(A(T(0)).v[0])); ++i) a.v[i] = p[i];
+  return a;
+}
+// Writes the lanes of a that the mask selects, without gaps; returns how many.
+template <class T, int N>
+FASTINIT_INLINE int store_selected(uint32_t* p, Array<bool, N> mask, Array<T, N> a) {
+  int count = 0;
+  for (int i = 0; i < N; ++i) {
+    p[count] = static_cast<uint32_t>(a.v[i]);
+    count += mask.v[i] ? 1 : 0;
+  }
+  return count;
+}
+
+#undef FASTINIT_EACH
+#undef WITH_COMMAS
+
+// The lane types of one arithmetic: Lanes<L, float>::Real is L::F32, and so on.
+template <class L, class R>
+struct Typed;
+template <class L>
+struct Typed<L, float> {
+  using Real = typename L::F32;
+  using Bits = typename L::U32;
+};
+template <class L>
+struct Typed<L, double> {
+  using Real = typename L::F64;
+  using Bits = typename L::U64;
+};
+template <class L, class R>
+using Real = typename Typed<L, R>::Real;
+template <class L, class R>
+using Bits = typename Typed<L, R>::Bits;
+
+// Elements come in pairs that neighbour each other: what the even elements get, and the odd ones.
+template <class X>
+struct Pair {
+  X first, second;
+};
+
+}  // namespace fastinit

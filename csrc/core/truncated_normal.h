@@ -1,0 +1,144 @@
+// Normal distribution restricted to [lower, upper] (contract C5).
+//
+// Rejection sampling: attempt t of an element draws from counters with draw = t, and the first attempt
+// that is accepted is the value. Three proposals, chosen once per fill by what a value costs:
+//   normal        the normal itself, accepted when it falls inside
+//   uniform       uniform on the interval, accepted with the density's ratio to its peak there
+//   exponential   an exponential that starts at the nearer bound of a tail: C. Robert, "Simulation of
+//                 truncated normal variables", Statistics and Computing 5 (1995), section 2.2
+// Every accepted value is compared with the bounds after its last rounding, so nothing is clamped.
+#pragma once
+
+#include <math.h>
+
+#include "core/normal.h"
+#include "core/uniform.h"
+
+namespace fastinit {
+
+enum class Proposal { normal, uniform, exponential };
+
+template <class X, class M>
+struct Attempt {
+  Pair<X> values;
+  Pair<M> accepted;
+};
+
+// No element needs this many attempts: the worst proposal accepts more than one in four.
+constexpr uint32_t max_attempts = 4096;
+
+template <class R>
+struct TruncatedNormal {
+  using Arithmetic = R;
+  R mean, std, lower, upper;
+  Proposal proposal;
+  // uniform: x = origin + step * grid, (z - peak) = shift + width * grid, q = (z - peak) (z + peak)
+  // exponential: x = origin + step * e, (z - rate) = shift + width * e, e = -2 ln(u)
+  R origin, step, shift, width, twice_peak;
+
+  static TruncatedNormal make(double mean, double std, double lower, double upper);
+
+  // Draws a pair of elements. `coin` is not looked at by the normal proposal.
+  template <class L, Proposal P>
+  FASTINIT_INLINE auto attempt(Pair<Bits<L, R>> bits, Pair<Bits<L, R>> coin) const {
+    using X = Real<L, R>;
+    Pair<X> x, excess;
+    if constexpr (P == Proposal::normal) {
+      x = Normal<R>{mean, std}.template values<L>(bits);
+      return Attempt<X, decltype(less(x.first, x.first))>{x, {inside(x.first), inside(x.second)}};
+    } else {
+      Pair<X> u;
+      if constexpr (P == Proposal::uniform) {
+        u = {grid<L>(bits.first), grid<L>(bits.second)};
+      } else {
+        u = {minus_two_log<L>(bits.first), minus_two_log<L>(bits.second)};
+      }
+      x = {fma(u.first, X(step), X(origin)), fma(u.second, X(step), X(origin))};
+      const Pair<X> d{fma(u.first, X(width), X(shift)), fma(u.second, X(width), X(shift))};
+      if constexpr (P == Proposal::uniform) {
+        // The interval is half open on the grid; rounding may still step onto or over its end.
+        x = {min(x.first, X(upper)), min(x.second, X(upper))};
+        excess = {d.first * (d.first + X(twice_peak)), d.second * (d.second + X(twice_peak))};
+      } else {
+        excess = {d.first * d.first, d.second * d.second};
+      }
+      // Accept with probability exp(-excess / 2), and not beyond the farther bound.
+      return Attempt<X, decltype(less(x.first, x.first))>{
+          x,
+          {less_equal(excess.first, minus_two_log<L>(coin.first)) & inside(x.first),
+           less_equal(excess.second, minus_two_log<L>(coin.second)) & inside(x.second)}};
+    }
+  }
+
+ private:
+  template <class X>
+  FASTINIT_INLINE auto inside(X x) const {
+    return less_equal(X(lower), x) & less_equal(x, X(upper));
+  }
+};
+
+// (1 - Phi(x)) / phi(x), for x >= 0.
+inline double mills_ratio(double x) {
+  return x < 25 ? 1.2533141373155003 * ::exp(x * x / 2) * ::erfc(x * 0.70710678118654752)
+                : (1 - 1 / (x * x)) / x;  // the asymptotic series; off by 3 / x^4
+}
+
+// Everything is decided from the parameters as the arithmetic sees them, rounded to R: an interval that is
+// a single value there is that value, and the acceptance estimated here is the one that will be met.
+template <class R>
+TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lower, double upper) {
+  TruncatedNormal d{};
+  d.mean = static_cast<R>(mean);
+  d.std = static_cast<R>(std);
+  d.lower = static_cast<R>(lower);
+  d.upper = static_cast<R>(upper);
+  const double m = d.mean, s = d.std, a = d.lower, b = d.upper;
+  if (!(s > 0) || a == b) {  // a point: the mean, or the bound nearest to it
+    const double point = m < a ? a : m > b ? b : m;
+    d.lower = d.upper = d.origin = static_cast<R>(point);
+    d.proposal = Proposal::uniform;
+    return d;
+  }
+  const double alpha = (a - m) / s, beta = (b - m) / s;
+  const bool left = beta < 0;  // the whole interval lies below the mean
+  const double nearest = alpha > 0 ? alpha : left ? -beta : 0;  // distance of its peak from the mean
+  const double rate = (nearest + ::sqrt(nearest * nearest + 4)) / 2;
+  const double below_rate = 2 / (::sqrt(nearest * nearest + 4) + nearest);  // rate - nearest
+
+  // How often each proposal is accepted. `mass` is sqrt(2 pi) (Phi(beta) - Phi(alpha)) exp(nearest^2 / 2), which
+  // neither underflows nor overflows however far out the tail is.
+  const double width = beta - alpha, farthest = nearest + width;
+  const double mass = nearest > 0 ? mills_ratio(nearest) - ::exp(-width * (nearest + farthest) / 2) * mills_ratio(farthest)
+                                  : 2.5066282746310005 * (::erfc(-beta * 0.70710678118654752) / 2 -
+                                                          ::erfc(-alpha * 0.70710678118654752) / 2);
+  // Operations a value costs: the first attempt draws whole blocks, a further one a block for each element.
+  const auto cost = [](double first, double again, double acceptance) {
+    return first + again * (1 / acceptance - 1);
+  };
+  const double normal = cost(4, 14, mass * ::exp(-nearest * nearest / 2) / 2.5066282746310005);
+  const double uniform = cost(6, 21, mass / width);
+  const double exponential =
+      nearest > 0 ? cost(8, 23, mass * rate * ::exp(-below_rate * below_rate / 2)) : HUGE_VAL;
+
+  if (normal <= uniform && normal <= exponential) {
+    d.proposal = Proposal::normal;
+  } else if (uniform <= exponential) {
+    d.proposal = Proposal::uniform;
+    const double peak = left ? beta : nearest;
+    d.origin = d.lower;
+    d.step = static_cast<R>((b - a) * grid_spacing<R>);
+    d.shift = static_cast<R>(alpha - peak);
+    d.width = static_cast<R>(width * grid_spacing<R>);
+    d.twice_peak = static_cast<R>(2 * peak);
+  } else {
+    d.proposal = Proposal::exponential;
+    const double direction = left ? -1 : 1;
+    d.origin = left ? d.upper : d.lower;
+    d.step = static_cast<R>(direction * s / (2 * rate));
+    d.shift = static_cast<R>(-below_rate);
+    d.width = static_cast<R>(1 / (2 * rate));
+  }
+  return d;
+}
+
+}  // namespace fastinit

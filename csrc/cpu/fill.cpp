@@ -1,0 +1,121 @@
+#include "cpu/fill.h"
+
+#include <torch/csrc/stable/c/shim.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "core/distributions.h"
+#include "cpu/kernels.h"
+
+namespace fastinit::cpu {
+namespace {
+
+bool runs_here(Capability capability) {
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512cd");
+  return capability == Capability::baseline || (capability == Capability::avx2 ? avx2 : avx512);
+#else
+  return capability == Capability::baseline;
+#endif
+}
+
+Capability choose() {
+  const std::vector<Capability> choices = available();
+  std::string list;
+  for (Capability c : choices) list += (list.empty() ? "" : ", ") + std::string(name(c));
+  if (const char* wanted = std::getenv("FASTINIT_CPU_CAPABILITY"); wanted != nullptr && *wanted != '\0') {
+    for (Capability c : choices) {
+      if (std::string(wanted) == name(c)) return c;
+    }
+    throw std::invalid_argument("FASTINIT_CPU_CAPABILITY=" + std::string(wanted) +
+                                " cannot be had; this build on this processor offers: " + list);
+  }
+  Capability best = choices.back();
+  if (const char* limit = std::getenv("ATEN_CPU_CAPABILITY")) {
+    for (Capability c : {Capability::baseline, Capability::avx2}) {
+      if (std::string(limit) == name(c)) best = std::min(best, c);
+    }
+  }
+  return best;
+}
+
+std::atomic<int>& active_storage() {
+  static std::atomic<int> storage{static_cast<int>(choose())};
+  return storage;
+}
+
+template <class D>
+void fill_range(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
+  switch (active()) {
+#if defined(__x86_64__)
+    case Capability::avx512:
+      return avx512::fill(f, begin, end, streaming);
+    case Capability::avx2:
+      return avx2::fill(f, begin, end, streaming);
+#endif
+    default:
+      return baseline::fill(f, begin, end, streaming);
+  }
+}
+
+// Threads get whole units of this many elements, so that their parts begin on blocks and cache lines.
+constexpr int64_t unit = 4096;
+// Fewer elements than this a thread do not pay for waking it.
+constexpr int64_t units_per_thread = 4;
+// From this size on the tensor leaves the caches anyway, and stores that bypass them save reading it in.
+constexpr int64_t streaming_bytes = int64_t{4} << 20;
+
+}  // namespace
+
+const char* name(Capability capability) {
+  return capability == Capability::avx512 ? "avx512" : capability == Capability::avx2 ? "avx2" : "default";
+}
+
+std::vector<Capability> available() {
+  std::vector<Capability> result;
+  for (Capability c : {Capability::baseline, Capability::avx2, Capability::avx512}) {
+    if (runs_here(c)) result.push_back(c);
+  }
+  return result;
+}
+
+Capability active() { return static_cast<Capability>(active_storage().load(std::memory_order_relaxed)); }
+
+Capability set_active(Capability capability) {
+  return static_cast<Capability>(active_storage().exchange(static_cast<int>(capability)));
+}
+
+template <class D>
+void fill(const Fill<D>& f) {
+  struct Context {
+    const Fill<D>& f;
+    int64_t elements;
+    bool streaming;
+  };
+  const int64_t elements = f.region.elements();
+  if (elements == 0) return;
+  const int64_t element_size = f.dtype == DType::f64 ? 8 : f.dtype == DType::f32 ? 4 : 2;
+  Context context{f, elements, elements * element_size >= streaming_bytes};
+  const auto part = [](int64_t begin, int64_t end, void* p) {
+    const Context& c = *static_cast<const Context*>(p);
+    fill_range(c.f, begin * unit, std::min(end * unit, c.elements), c.streaming);
+  };
+  const int64_t units = (elements + unit - 1) / unit;
+  if (units <= units_per_thread) return part(0, units, &context);
+  // libtorch's own threads: torch.set_num_threads holds, and nothing is oversubscribed in a parallel region.
+  if (torch_parallel_for(0, units, units_per_thread, part, &context) != 0) {
+    throw std::runtime_error("fastinit: libtorch's parallel_for failed");
+  }
+}
+
+#define FASTINIT_INSTANTIATE(DISTRIBUTION) template void fill(const Fill<DISTRIBUTION>&);
+FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
+
+}  // namespace fastinit::cpu

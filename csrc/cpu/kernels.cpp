@@ -1,0 +1,465 @@
+// The CPU's loops: from a region to runs of consecutive indices, from a run to groups of Philox blocks.
+//
+// Compiled once per instruction set, with FASTINIT_TARGET naming it. Everything this file does not inline
+// lives in a namespace of that name: two instruction sets must never share a symbol.
+#include "cpu/kernels.h"
+
+#include <cstring>
+#include <type_traits>
+
+#include "core/distributions.h"
+
+#if defined(__AVX512F__)
+#include "cpu/lanes_avx512.h"
+#elif defined(__AVX2__)
+#include "cpu/lanes_avx2.h"
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fastinit {
+namespace FASTINIT_TARGET {
+namespace {
+
+#if defined(__AVX512F__)
+using Lanes = Avx512;
+#elif defined(__AVX2__)
+using Lanes = Avx2;
+#else
+using Lanes = Portable<4>;
+#endif
+
+constexpr uint64_t low_half = 0xFFFFFFFFu;
+
+template <class R>
+constexpr int group_size = Lanes::blocks * elements_per_block<R>;
+
+template <class T>
+using ArithmeticFor = typename ArithmeticOf<T>::type;
+
+// Values must not depend on the caller's rounding mode or on torch.set_flush_denormal.
+class DefaultFloatingPoint {
+ public:
+#if defined(__x86_64__)
+  DefaultFloatingPoint() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+  ~DefaultFloatingPoint() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  DefaultFloatingPoint() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(uint64_t{0}));
+  }
+  ~DefaultFloatingPoint() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
+bool on_cache_line(const void* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
+
+// Copies n elements, past the caches if `streaming`; `to` is then on a cache line.
+template <class T>
+void copy(T* to, const T* from, int64_t n, bool streaming) {
+#if defined(__x86_64__)
+  if (streaming) {
+    constexpr int per_line = 64 / sizeof(T);
+    for (; n >= per_line; n -= per_line, to += per_line, from += per_line) {
+      for (int i = 0; i < 4; ++i) {
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i,
+                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from) + i));
+      }
+    }
+  }
+#else
+  (void)streaming;
+#endif
+  memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
+}
+
+// A run: `n` elements with consecutive logical indices from `first`, consecutive in memory, all in blocks
+// that share the high half of their number (2^32 blocks at most).
+template <class R>
+struct Run {
+  uint64_t first;
+  int64_t n;
+  Key key;
+
+  uint64_t first_block() const { return first / elements_per_block<R>; }
+  int skipped() const { return static_cast<int>(first % elements_per_block<R>); }
+};
+
+// The words of the group that starts `block` blocks after the run's first one.
+template <class R>
+FASTINIT_INLINE Pair<Bits<Lanes, R>> group_bits(const Run<R>& run, int64_t block, Purpose purpose) {
+  using U64 = Lanes::U64;
+  const uint64_t b = run.first_block();
+  const U64 low = U64((b & low_half) + static_cast<uint64_t>(block)) + Lanes::block_offsets();
+  return bits_of<Lanes, R>(words_of<Lanes>(low, U64(b >> 32), 0, purpose, run.key));
+}
+
+// The elements of a run from its block boundary on, relative to which everything below counts:
+// element k of the frame is logical index first_block * elements_per_block + k, and stands at out[k - skipped].
+
+// Distributions whose elements need no second look: uniform and normal.
+template <class T, class D>
+void fill_elementwise(T* out, const Run<ArithmeticFor<T>>& run, const D& distribution, bool streaming) {
+  using R = ArithmeticFor<T>;
+  constexpr int group = group_size<R>, per_block = elements_per_block<R>;
+  const int64_t begin = run.skipped(), end = begin + run.n;
+  T* const frame = out - begin;
+
+  const auto draw = [&](int64_t at) {
+    return distribution.template values<Lanes>(group_bits(run, at / per_block, Purpose::values));
+  };
+  // Elements from .. to - 1 of the group that starts at `at`.
+  const auto partial = [&](int64_t at, int64_t from, int64_t to) {
+    alignas(64) T buffer[group];
+    const auto x = draw(at);
+    store_pairs<false>(buffer, x.first, x.second);
+    memcpy(frame + from, buffer + (from - at), static_cast<size_t>(to - from) * sizeof(T));
+  };
+  const auto whole = [&](int64_t at, auto past_caches) {
+    for (; at + group <= end; at += group) {
+      const auto x = draw(at);
+      store_pairs<decltype(past_caches)::value>(frame + at, x.first, x.second);
+    }
+    return at;
+  };
+
+  int64_t at = 0;
+  if (begin != 0 || (streaming && !on_cache_line(out))) {
+    // Up to a block boundary; for streaming, to one that is on a cache line too, where the memory has one.
+    at = per_block;
+    while (streaming && at < group && !on_cache_line(frame + at)) at += per_block;
+    if (at > end) at = end;
+    partial(0, begin, at);
+  }
+  at = streaming && on_cache_line(frame + at) ? whole(at, std::true_type()) : whole(at, std::false_type());
+  if (at < end) partial(at, at, end);
+}
+
+// Offsets in the frame of a group's elements, lane by lane.
+FASTINIT_INLINE Pair<Lanes::U32> element_offsets(float) {
+  const auto base = shift_left<2>(Lanes::block_offsets());
+  const auto plus = [&](uint64_t n) { return base + Lanes::U64(n); };
+  return {interleave(plus(0), plus(2)), interleave(plus(1), plus(3))};
+}
+FASTINIT_INLINE Pair<Lanes::U64> element_offsets(double) {
+  const auto base = shift_left<1>(Lanes::block_offsets());
+  return {base, base + Lanes::U64(uint64_t{1})};
+}
+
+// The bits of single elements, given by their offsets in the frame: each lane gets the pair its element is in.
+template <class R>
+FASTINIT_INLINE Lanes::U64 block_of(const Run<R>& run, Lanes::U64 offsets) {
+  constexpr int shift = elements_per_block<R> == 4 ? 2 : 1;
+  return Lanes::U64(run.first_block() & low_half) + shift_right<shift>(offsets & Lanes::U64(low_half));
+}
+FASTINIT_INLINE Pair<Lanes::U32> element_bits(const Run<float>& run, Lanes::U32 offsets, uint32_t draw,
+                                              Purpose purpose) {
+  const Lanes::U64 high(run.first_block() >> 32);
+  const auto half = [&](Lanes::U64 o) {
+    const auto words = words_of<Lanes>(block_of(run, o), high, draw, purpose, run.key);
+    const auto upper = test_bit<1>(o);
+    return Pair<Lanes::U64>{select(upper, words.w[2], words.w[0]), select(upper, words.w[3], words.w[1])};
+  };
+  const auto a = half(even(offsets)), b = half(odd(offsets));
+  return {interleave(a.first, b.first), interleave(a.second, b.second)};
+}
+FASTINIT_INLINE Pair<Lanes::U64> element_bits(const Run<double>& run, Lanes::U64 offsets, uint32_t draw,
+                                              Purpose purpose) {
+  const Lanes::U64 high(run.first_block() >> 32);
+  return bits_of<Lanes, double>(words_of<Lanes>(block_of(run, offsets), high, draw, purpose, run.key));
+}
+
+// Elements in a chunk of rejection sampling: what was rejected in one stays in the nearest cache.
+constexpr int chunk_size = 2048;
+
+// Rejection sampling of one chunk: all elements once, then those that were rejected, gathered, again and
+// again. Redoing whole vectors instead would cost a vector for nearly every element rejected.
+template <Proposal P, class T, class D>
+void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distribution) {
+  using R = ArithmeticFor<T>;
+  using B = Bits<Lanes, R>;
+  constexpr int group = group_size<R>, width = group / 2, per_block = elements_per_block<R>;
+  constexpr bool needs_coin = P != Proposal::normal;
+  const int begin = run.skipped(), end = begin + static_cast<int>(run.n);
+  T* const frame = out - begin;
+  uint32_t pending[chunk_size + per_block + 3 * group];
+  int count = 0;
+
+  const auto offsets = element_offsets(R());
+  for (int at = 0; at < end; at += group) {
+    const auto bits = group_bits(run, at / per_block, Purpose::values);
+    const auto coin = needs_coin ? group_bits(run, at / per_block, Purpose::accept) : bits;
+    const auto x = distribution.template attempt<Lanes, P>(bits, coin);
+    const bool whole = at >= begin && at + group <= end;
+    const int before = count;
+    const B origin(static_cast<uint32_t>(at));
+    count += store_selected(pending + count, !x.accepted.first, offsets.first + origin);
+    count += store_selected(pending + count, !x.accepted.second, offsets.second + origin);
+    if (whole) {
+      store_pairs<false>(frame + at, x.values.first, x.values.second);
+    } else {
+      alignas(64) T buffer[group];
+      store_pairs<false>(buffer, x.values.first, x.values.second);
+      const int from = at < begin ? begin : at, to = at + group < end ? at + group : end;
+      memcpy(frame + from, buffer + (from - at), static_cast<size_t>(to - from) * sizeof(T));
+      int kept = before;
+      for (int i = before; i < count; ++i) {
+        const int offset = static_cast<int>(pending[i]);
+        if (offset >= from && offset < to) pending[kept++] = pending[i];
+      }
+      count = kept;
+    }
+  }
+
+  for (uint32_t draw = 1; count > 0 && draw < max_attempts; ++draw) {
+    // Whole vectors only: the last element is repeated, and drawing it twice gives the same value twice.
+    for (int i = 0; i < width; ++i) pending[count + i] = pending[count - 1];
+    int left = 0;
+    for (int i = 0; i < count; i += width) {
+      const B o = load<B>(pending + i);
+      const auto bits = element_bits(run, o, draw, Purpose::values);
+      const auto coin = needs_coin ? element_bits(run, o, draw, Purpose::accept) : bits;
+      const auto x = distribution.template attempt<Lanes, P>(bits, coin);
+      const auto second = test_bit<0>(o);
+      alignas(64) R values[width];
+      uint32_t to[width];
+      store(values, select(second, x.values.second, x.values.first));
+      memcpy(to, pending + i, sizeof(to));
+      const auto rejected = (second & (!x.accepted.second)) | ((!second) & (!x.accepted.first));
+      left += store_selected(pending + left, rejected, o);
+      for (int k = 0; k < width; ++k) frame[to[k]] = round_to<T>(values[k]);
+    }
+    if (left > count) left = count;
+    count = left;
+  }
+}
+
+template <class T>
+void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const TruncatedNormal<ArithmeticFor<T>>& d) {
+  switch (d.proposal) {
+    case Proposal::normal:
+      return fill_by_rejection<Proposal::normal>(out, run, d);
+    case Proposal::uniform:
+      return fill_by_rejection<Proposal::uniform>(out, run, d);
+    case Proposal::exponential:
+      return fill_by_rejection<Proposal::exponential>(out, run, d);
+  }
+}
+
+// Calls fill(to, part) for parts of at most chunk_size elements that end on a block boundary; streaming
+// goes through a chunk in the nearest cache.
+template <class T, class F>
+void in_chunks(T* out, Run<ArithmeticFor<T>> run, bool streaming, const F& fill) {
+  alignas(64) T stage[chunk_size];
+  for (int64_t rest = run.n; rest > 0;) {
+    const int64_t most = chunk_size - run.skipped();
+    run.n = rest < most ? rest : most;
+    const bool past_caches = streaming && on_cache_line(out);
+    T* const to = past_caches ? stage : out;
+    fill(to, run);
+    if (past_caches) copy(out, stage, run.n, true);
+    out += run.n;
+    run.first += static_cast<uint64_t>(run.n);
+    rest -= run.n;
+  }
+}
+
+template <class T, class R>
+void fill_segment(T* out, const Run<R>& run, const Uniform<R>& d, bool streaming) {
+  fill_elementwise(out, run, d, streaming);
+}
+template <class T, class R>
+void fill_segment(T* out, const Run<R>& run, const Normal<R>& d, bool streaming) {
+  fill_elementwise(out, run, d, streaming);
+}
+template <class T, class R>
+void fill_segment(T* out, const Run<R>& run, const TruncatedNormal<R>& d, bool streaming) {
+  in_chunks(out, run, streaming, [&](T* to, const Run<R>& part) { fill_by_rejection(to, part, d); });
+}
+
+// Any number of consecutive indices, consecutive in memory: cut where the high half of the block changes.
+template <class T, class D>
+void fill_run(T* out, uint64_t first, int64_t n, Key key, const D& distribution, bool streaming) {
+  using R = ArithmeticFor<T>;
+  constexpr uint64_t per_segment = (low_half + 1) * elements_per_block<R>;
+  while (n > 0) {
+    const uint64_t room = per_segment - first % per_segment;
+    const int64_t part = static_cast<uint64_t>(n) < room ? n : static_cast<int64_t>(room);
+    fill_segment(out, Run<R>{first, part, key}, distribution, streaming);
+    out += part;
+    first += static_cast<uint64_t>(part);
+    n -= part;
+  }
+}
+
+// Values of consecutive indices that are not consecutive in memory: made a window at a time, in the
+// nearest cache, and taken from there.
+template <class T, class D>
+class Window {
+ public:
+  static constexpr int64_t size = 256;
+
+  Window(Key key, const D& distribution, uint64_t last) : key_(key), distribution_(distribution), last_(last) {}
+
+  // Copies the values of n indices from `first` on to p, p + stride, ...
+  void scatter(T* p, int64_t stride, uint64_t first, int64_t n) {
+    while (n > 0) {
+      if (first - base_ >= static_cast<uint64_t>(count_)) load(first);
+      const int64_t skip = static_cast<int64_t>(first - base_), part = n < count_ - skip ? n : count_ - skip;
+      for (int64_t i = 0; i < part; ++i) p[i * stride] = values_[skip + i];
+      p += part * stride;
+      first += static_cast<uint64_t>(part);
+      n -= part;
+    }
+  }
+
+ private:
+  void load(uint64_t index) {
+    base_ = index / step * step;
+    const uint64_t most = last_ - base_ + 1;
+    count_ = most < static_cast<uint64_t>(size) ? static_cast<int64_t>(most) : size;
+    fill_run(values_, base_, count_, key_, distribution_, false);
+  }
+
+  static constexpr uint64_t step = 64;  // windows start on whole groups
+  alignas(64) T values_[size];
+  Key key_;
+  const D& distribution_;
+  uint64_t last_;  // no larger index is asked for
+  uint64_t base_ = 0;
+  int64_t count_ = 0;
+};
+
+// A position in a region: coordinates, memory and index of the row (all but the last dimension) it is in.
+class Rows {
+ public:
+  Rows(const Region& region, int64_t row) : region_(region) {
+    for (int d = region.dims - 2; d >= 0; --d) {
+      coordinate_[d] = row % region.sizes[d];
+      row /= region.sizes[d];
+      memory += coordinate_[d] * region.strides[d];
+      index += static_cast<uint64_t>(coordinate_[d] * region.index_strides[d]);
+    }
+  }
+  // How many rows, this one included, differ in the last outer coordinate alone.
+  int64_t neighbours() const {
+    const int d = region_.dims - 2;
+    return d < 0 ? 1 : region_.sizes[d] - coordinate_[d];
+  }
+  void advance(int64_t rows) {
+    for (int d = region_.dims - 2; d >= 0; --d) {
+      coordinate_[d] += rows;
+      memory += rows * region_.strides[d];
+      index += static_cast<uint64_t>(rows * region_.index_strides[d]);
+      if (coordinate_[d] < region_.sizes[d]) return;
+      // `rows` never goes past the end of its own dimension, so this is a carry of one.
+      coordinate_[d] -= region_.sizes[d];
+      memory -= region_.sizes[d] * region_.strides[d];
+      index -= static_cast<uint64_t>(region_.sizes[d] * region_.index_strides[d]);
+      rows = 1;
+    }
+  }
+
+  int64_t memory = 0;
+  uint64_t index = 0;
+
+ private:
+  const Region& region_;
+  int64_t coordinate_[Region::max_dims];
+};
+
+// Strips of this many columns, over this many rows at a time.
+constexpr int64_t strip_width = 64, strip_rows = 1024;
+
+template <class T, class D>
+void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
+  const Region& region = f.region;
+  T* const data = static_cast<T*>(f.data);
+  const int inner = region.dims - 1;
+  const int64_t width = region.sizes[inner], stride = region.strides[inner];
+  const int64_t index_stride = region.index_strides[inner];
+  const bool consecutive = index_stride == 1;
+
+  // Rows of at least a window each, whose elements touch in memory: no detour.
+  const bool direct = consecutive && stride == 1 && (inner == 0 || width >= Window<T, D>::size);
+  // Neighbouring rows are closer in memory than the elements of a row (a transposed matrix): walk down
+  // narrow strips, so that a cache line is written to while it is still near.
+  const bool strips = consecutive && inner > 0 && width > strip_width && region.strides[inner - 1] < stride;
+
+  uint64_t last = region.first_index;
+  for (int d = 0; d < region.dims; ++d) last += static_cast<uint64_t>((region.sizes[d] - 1) * region.index_strides[d]);
+  Window<T, D> window(f.key, f.distribution, last);
+
+  // Columns from .. to - 1 of a row.
+  const auto fill_row = [&](const Rows& row, int64_t from, int64_t to) {
+    T* const p = data + row.memory + from * stride;
+    const uint64_t index = region.first_index + row.index + static_cast<uint64_t>(from * index_stride);
+    if (direct) {
+      fill_run(p, index, to - from, f.key, f.distribution, streaming);
+    } else if (consecutive) {
+      window.scatter(p, stride, index, to - from);
+    } else {
+      for (int64_t i = 0; i < to - from; ++i) {
+        window.scatter(p + i * stride, 1, index + static_cast<uint64_t>(i * index_stride), 1);
+      }
+    }
+  };
+
+  Rows row(region, begin / width);
+  for (int64_t at = begin; at < end;) {
+    const int64_t from = at % width, to = end - at < width - from ? from + (end - at) : width;
+    int64_t rows = 1;
+    if (strips && from == 0) {
+      const int64_t whole = (end - at) / width, neighbours = row.neighbours();
+      rows = whole < neighbours ? whole : neighbours;
+      rows = rows < strip_rows ? rows : strip_rows;
+    }
+    if (rows > 1) {
+      for (int64_t c = 0; c < width; c += strip_width) {
+        Rows r = row;
+        for (int64_t i = 0; i < rows; ++i, r.advance(1)) {
+          fill_row(r, c, c + strip_width < width ? c + strip_width : width);
+        }
+      }
+      row.advance(rows);
+      at += rows * width;
+    } else {
+      fill_row(row, from, to);
+      if (to == width) row.advance(1);
+      at += to - from;
+    }
+  }
+}
+
+}  // namespace
+
+template <class D>
+void fill(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
+  const DefaultFloatingPoint guard;
+  if constexpr (std::is_same_v<typename D::Arithmetic, double>) {
+    fill_region<double>(f, begin, end, streaming);
+  } else if (f.dtype == DType::f32) {
+    fill_region<float>(f, begin, end, streaming);
+  } else if (f.dtype == DType::f16) {
+    fill_region<Half>(f, begin, end, streaming);
+  } else {
+    fill_region<BFloat16>(f, begin, end, streaming);
+  }
+#if defined(__x86_64__)
+  if (streaming) _mm_sfence();
+#endif
+}
+
+#define FASTINIT_INSTANTIATE(DISTRIBUTION) \
+  template void fill(const Fill<DISTRIBUTION>&, int64_t, int64_t, bool);
+FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
+
+}  // namespace FASTINIT_TARGET
+}  // namespace fastinit

@@ -1,0 +1,226 @@
+// AVX-512 lanes (F, BW, DQ, VL, CD): eight blocks side by side. The meaning of each operation is the
+// portable one in core/lanes.h.
+#pragma once
+
+// GCC 11 and 12 take the deliberately undefined registers of their own header for a mistake (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+
+#include "core/lanes.h"
+
+namespace fastinit {
+
+struct Avx512 {
+  static constexpr int blocks = 8;
+
+  struct U32 {
+    __m512i v;
+    U32() = default;
+    FASTINIT_INLINE U32(__m512i x) : v(x) {}
+    FASTINIT_INLINE explicit U32(uint32_t x) : v(_mm512_set1_epi32(static_cast<int>(x))) {}
+  };
+  struct U64 {
+    __m512i v;
+    U64() = default;
+    FASTINIT_INLINE U64(__m512i x) : v(x) {}
+    FASTINIT_INLINE explicit U64(uint64_t x) : v(_mm512_set1_epi64(static_cast<long long>(x))) {}
+  };
+  struct F32 {
+    __m512 v;
+    F32() = default;
+    FASTINIT_INLINE F32(__m512 x) : v(x) {}
+    FASTINIT_INLINE explicit F32(float x) : v(_mm512_set1_ps(x)) {}
+  };
+  struct F64 {
+    __m512d v;
+    F64() = default;
+    FASTINIT_INLINE F64(__m512d x) : v(x) {}
+    FASTINIT_INLINE explicit F64(double x) : v(_mm512_set1_pd(x)) {}
+  };
+  struct M32 {
+    __mmask16 v;
+  };
+  struct M64 {
+    __mmask8 v;
+  };
+
+  // Unpacking low and high halves of 128-bit lanes puts results into memory order when the even 64-bit
+  // lanes hold the first four blocks and the odd ones the next four.
+  static FASTINIT_INLINE U64 block_offsets() { return _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7); }
+
+  // clang-format off
+#define FASTINIT_OP(RESULT, NAME, PARAMETERS, EXPRESSION) \
+  friend FASTINIT_INLINE RESULT NAME PARAMETERS { return {EXPRESSION}; }
+  FASTINIT_OP(U32, operator+, (U32 a, U32 b), _mm512_add_epi32(a.v, b.v))
+  FASTINIT_OP(U32, operator-, (U32 a, U32 b), _mm512_sub_epi32(a.v, b.v))
+  FASTINIT_OP(U32, operator*, (U32 a, U32 b), _mm512_mullo_epi32(a.v, b.v))
+  FASTINIT_OP(U32, operator&, (U32 a, U32 b), _mm512_and_si512(a.v, b.v))
+  FASTINIT_OP(U32, operator|, (U32 a, U32 b), _mm512_or_si512(a.v, b.v))
+  FASTINIT_OP(U32, operator^, (U32 a, U32 b), _mm512_xor_si512(a.v, b.v))
+  FASTINIT_OP(U32, min, (U32 a, U32 b), _mm512_min_epu32(a.v, b.v))
+  FASTINIT_OP(U32, multiply_high, (U32 a, U32 b),
+      _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(_mm512_mul_epu32(a.v, b.v), 32),
+                              _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32))))
+  FASTINIT_OP(U32, sign_fill, (U32 a), _mm512_srai_epi32(a.v, 31))
+  FASTINIT_OP(F32, as_real, (U32 a), _mm512_castsi512_ps(a.v))
+  FASTINIT_OP(U32, as_bits, (F32 a), _mm512_castps_si512(a.v))
+  FASTINIT_OP(F32, signed_to_real, (U32 a), _mm512_cvtepi32_ps(a.v))
+  FASTINIT_OP(M32, less, (U32 a, U32 b), _mm512_cmplt_epu32_mask(a.v, b.v))
+  FASTINIT_OP(M32, less_equal, (U32 a, U32 b), _mm512_cmple_epu32_mask(a.v, b.v))
+  FASTINIT_OP(M32, equal, (U32 a, U32 b), _mm512_cmpeq_epi32_mask(a.v, b.v))
+
+  FASTINIT_OP(U64, operator+, (U64 a, U64 b), _mm512_add_epi64(a.v, b.v))
+  FASTINIT_OP(U64, operator-, (U64 a, U64 b), _mm512_sub_epi64(a.v, b.v))
+  FASTINIT_OP(U64, operator&, (U64 a, U64 b), _mm512_and_si512(a.v, b.v))
+  FASTINIT_OP(U64, operator|, (U64 a, U64 b), _mm512_or_si512(a.v, b.v))
+  FASTINIT_OP(U64, operator^, (U64 a, U64 b), _mm512_xor_si512(a.v, b.v))
+  FASTINIT_OP(U64, xor3, (U64 a, U64 b, U64 c), _mm512_ternarylogic_epi64(a.v, b.v, c.v, 0x96))
+  FASTINIT_OP(U64, multiply_low, (U64 a, U64 b), _mm512_mul_epu32(a.v, b.v))
+  FASTINIT_OP(U64, sign_fill, (U64 a), _mm512_srai_epi64(a.v, 63))
+  FASTINIT_OP(F64, as_real, (U64 a), _mm512_castsi512_pd(a.v))
+  FASTINIT_OP(U64, as_bits, (F64 a), _mm512_castpd_si512(a.v))
+  FASTINIT_OP(F64, signed_to_real, (U64 a), _mm512_cvtepi64_pd(a.v))
+
+  FASTINIT_OP(F32, operator+, (F32 a, F32 b), _mm512_add_ps(a.v, b.v))
+  FASTINIT_OP(F32, operator-, (F32 a, F32 b), _mm512_sub_ps(a.v, b.v))
+  FASTINIT_OP(F32, operator*, (F32 a, F32 b), _mm512_mul_ps(a.v, b.v))
+  FASTINIT_OP(F32, fma, (F32 a, F32 b, F32 c), _mm512_fmadd_ps(a.v, b.v, c.v))
+  FASTINIT_OP(F32, sqrt, (F32 a), _mm512_sqrt_ps(a.v))
+  FASTINIT_OP(F32, min, (F32 a, F32 b), _mm512_min_ps(a.v, b.v))
+  FASTINIT_OP(M32, less, (F32 a, F32 b), _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ))
+  FASTINIT_OP(M32, less_equal, (F32 a, F32 b), _mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ))
+
+  FASTINIT_OP(F64, operator+, (F64 a, F64 b), _mm512_add_pd(a.v, b.v))
+  FASTINIT_OP(F64, operator-, (F64 a, F64 b), _mm512_sub_pd(a.v, b.v))
+  FASTINIT_OP(F64, operator*, (F64 a, F64 b), _mm512_mul_pd(a.v, b.v))
+  FASTINIT_OP(F64, operator/, (F64 a, F64 b), _mm512_div_pd(a.v, b.v))
+  FASTINIT_OP(F64, fma, (F64 a, F64 b, F64 c), _mm512_fmadd_pd(a.v, b.v, c.v))
+  FASTINIT_OP(F64, sqrt, (F64 a), _mm512_sqrt_pd(a.v))
+  FASTINIT_OP(F64, min, (F64 a, F64 b), _mm512_min_pd(a.v, b.v))
+  FASTINIT_OP(M64, less, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ))
+  FASTINIT_OP(M64, less_equal, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LE_OQ))
+
+  FASTINIT_OP(M32, operator&, (M32 a, M32 b), static_cast<__mmask16>(a.v & b.v))
+  FASTINIT_OP(M32, operator|, (M32 a, M32 b), static_cast<__mmask16>(a.v | b.v))
+  FASTINIT_OP(M32, operator!, (M32 a), static_cast<__mmask16>(~a.v))
+  FASTINIT_OP(M64, operator&, (M64 a, M64 b), static_cast<__mmask8>(a.v & b.v))
+  FASTINIT_OP(M64, operator|, (M64 a, M64 b), static_cast<__mmask8>(a.v | b.v))
+  FASTINIT_OP(M64, operator!, (M64 a), static_cast<__mmask8>(~a.v))
+  FASTINIT_OP(U32, select, (M32 m, U32 yes, U32 no), _mm512_mask_blend_epi32(m.v, no.v, yes.v))
+  FASTINIT_OP(F32, select, (M32 m, F32 yes, F32 no), _mm512_mask_blend_ps(m.v, no.v, yes.v))
+  FASTINIT_OP(U64, select, (M64 m, U64 yes, U64 no), _mm512_mask_blend_epi64(m.v, no.v, yes.v))
+  FASTINIT_OP(F64, select, (M64 m, F64 yes, F64 no), _mm512_mask_blend_pd(m.v, no.v, yes.v))
+
+  FASTINIT_OP(U32, interleave, (U64 a, U64 b), _mm512_mask_blend_epi32(0xAAAA, a.v, _mm512_slli_epi64(b.v, 32)))
+  FASTINIT_OP(U64, join, (U64 a, U64 b), _mm512_mask_blend_epi32(0xAAAA, a.v, _mm512_slli_epi64(b.v, 32)))
+  FASTINIT_OP(U64, even, (U32 a), a.v)  // a word's lane may hold anything in its high half
+  FASTINIT_OP(U64, odd, (U32 a), _mm512_srli_epi64(a.v, 32))
+#undef FASTINIT_OP
+  // clang-format on
+};
+
+template <int Bits>
+FASTINIT_INLINE Avx512::U32 shift_left(Avx512::U32 a) {
+  return _mm512_slli_epi32(a.v, Bits);
+}
+template <int Bits>
+FASTINIT_INLINE Avx512::U32 shift_right(Avx512::U32 a) {
+  return _mm512_srli_epi32(a.v, Bits);
+}
+template <int Bits>
+FASTINIT_INLINE Avx512::U32 shift_right_signed(Avx512::U32 a) {
+  return _mm512_srai_epi32(a.v, Bits);
+}
+template <int Bits>
+FASTINIT_INLINE Avx512::U64 shift_left(Avx512::U64 a) {
+  return _mm512_slli_epi64(a.v, Bits);
+}
+template <int Bits>
+FASTINIT_INLINE Avx512::U64 shift_right(Avx512::U64 a) {
+  return _mm512_srli_epi64(a.v, Bits);
+}
+template <int Bit>
+FASTINIT_INLINE Avx512::M32 test_bit(Avx512::U32 a) {
+  return {_mm512_test_epi32_mask(a.v, _mm512_set1_epi32(static_cast<int>(1u << Bit)))};
+}
+template <int Bit>
+FASTINIT_INLINE Avx512::M64 test_bit(Avx512::U64 a) {
+  return {_mm512_test_epi64_mask(a.v, _mm512_set1_epi64(static_cast<long long>(1ull << Bit)))};
+}
+
+template <class A>
+FASTINIT_INLINE A load(const uint32_t* p);
+template <>
+FASTINIT_INLINE Avx512::U32 load<Avx512::U32>(const uint32_t* p) {
+  return _mm512_loadu_si512(p);
+}
+template <>
+FASTINIT_INLINE Avx512::U64 load<Avx512::U64>(const uint32_t* p) {
+  return _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+FASTINIT_INLINE void store(float* p, Avx512::F32 a) { _mm512_storeu_ps(p, a.v); }
+FASTINIT_INLINE void store(double* p, Avx512::F64 a) { _mm512_storeu_pd(p, a.v); }
+FASTINIT_INLINE void store(uint32_t* p, Avx512::U32 a) { _mm512_storeu_si512(p, a.v); }
+
+// Through a register: compressing straight to memory is microcoded on some processors.
+FASTINIT_INLINE int store_selected(uint32_t* p, Avx512::M32 mask, Avx512::U32 a) {
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(mask.v, a.v));
+  return __builtin_popcount(mask.v);
+}
+FASTINIT_INLINE int store_selected(uint32_t* p, Avx512::M64 mask, Avx512::U64 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtepi64_epi32(_mm512_maskz_compress_epi64(mask.v, a.v)));
+  return __builtin_popcount(mask.v);
+}
+
+namespace avx512_detail {
+
+template <bool Streaming>
+FASTINIT_INLINE void put(void* p, __m512i x) {
+  if constexpr (Streaming) {
+    _mm512_stream_si512(static_cast<__m512i*>(p), x);
+  } else {
+    _mm512_storeu_si512(p, x);
+  }
+}
+
+// float32 to bfloat16 in the high half of each lane; the low half is undefined.
+FASTINIT_INLINE __m512i round_bf16(__m512 x) {
+  const __m512i u = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  return _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), odd);
+}
+
+}  // namespace avx512_detail
+
+template <bool Streaming>
+FASTINIT_INLINE void store_pairs(float* p, Avx512::F32 first, Avx512::F32 second) {
+  avx512_detail::put<Streaming>(p, _mm512_castps_si512(_mm512_unpacklo_ps(first.v, second.v)));
+  avx512_detail::put<Streaming>(p + 16, _mm512_castps_si512(_mm512_unpackhi_ps(first.v, second.v)));
+}
+template <bool Streaming>
+FASTINIT_INLINE void store_pairs(double* p, Avx512::F64 first, Avx512::F64 second) {
+  avx512_detail::put<Streaming>(p, _mm512_castpd_si512(_mm512_unpacklo_pd(first.v, second.v)));
+  avx512_detail::put<Streaming>(p + 8, _mm512_castpd_si512(_mm512_unpackhi_pd(first.v, second.v)));
+}
+template <bool Streaming>
+FASTINIT_INLINE void store_pairs(Half* p, Avx512::F32 first, Avx512::F32 second) {
+  const __m256i low = _mm512_cvtps_ph(_mm512_unpacklo_ps(first.v, second.v), _MM_FROUND_TO_NEAREST_INT);
+  const __m256i high = _mm512_cvtps_ph(_mm512_unpackhi_ps(first.v, second.v), _MM_FROUND_TO_NEAREST_INT);
+  avx512_detail::put<Streaming>(p, _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+}
+template <bool Streaming>
+FASTINIT_INLINE void store_pairs(BFloat16* p, Avx512::F32 first, Avx512::F32 second) {
+  const __m512i low = _mm512_srli_epi32(avx512_detail::round_bf16(first.v), 16);
+  const __m512i both = _mm512_mask_blend_epi16(0xAAAAAAAA, low, avx512_detail::round_bf16(second.v));
+  avx512_detail::put<Streaming>(p, _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), both));
+}
+
+}  // namespace fastinit

@@ -1,0 +1,13 @@
+// Haar distributed orthogonal matrices without a factorisation (contract C9).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "tensors.h"
+
+namespace fastinit {
+
+// Fills self, seen as a matrix of size(0) rows, with gain times a (semi-)orthogonal or unitary matrix.
+void orthogonal(const at::Tensor& self, double gain, const TensorKey& key);
+
+}  // namespace fastinit

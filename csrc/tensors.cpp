@@ -1,0 +1,170 @@
+#include "tensors.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/MemoryOverlap.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "core/distributions.h"
+#include "cpu/fill.h"
+#if defined(FASTINIT_WITH_CUDA)
+#include "cuda/fill.h"
+#endif
+
+namespace fastinit {
+namespace {
+
+// Whether two elements share memory. at::has_internal_overlap leaves interleaved strides undecided.
+bool overlaps(const at::Tensor& self) {
+  switch (at::has_internal_overlap(self)) {
+    case at::MemOverlap::No:
+      return false;
+    case at::MemOverlap::Yes:
+      return true;
+    case at::MemOverlap::TooHard:
+      break;
+  }
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (int64_t d = 0; d < self.dim(); ++d) {
+    if (self.size(d) > 1) dims.emplace_back(self.stride(d), self.size(d));
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t span = 1;
+  bool nested = true;
+  for (const auto& [stride, size] : dims) {
+    nested = nested && stride >= span;
+    span += stride * (size - 1);
+  }
+  if (nested) return false;
+  // Rare: strides that interleave. Mark every offset, if that takes less than 128 MiB.
+  if (span > int64_t{1} << 30) return true;
+  std::vector<bool> taken(static_cast<size_t>(span));
+  std::vector<int64_t> at(dims.size(), 0);
+  int64_t offset = 0;
+  while (true) {
+    if (taken[static_cast<size_t>(offset)]) return true;
+    taken[static_cast<size_t>(offset)] = true;
+    size_t d = 0;
+    for (; d < dims.size(); ++d) {
+      offset += dims[d].first;
+      if (++at[d] < dims[d].second) break;
+      offset -= dims[d].first * dims[d].second;
+      at[d] = 0;
+    }
+    if (d == dims.size()) return false;
+  }
+}
+
+DType dtype_of(const at::Tensor& self) {
+  switch (self.scalar_type()) {
+    case at::kDouble:
+    case at::kComplexDouble:
+      return DType::f64;
+    case at::kHalf:
+      return DType::f16;
+    case at::kBFloat16:
+      return DType::bf16;
+    default:
+      return DType::f32;
+  }
+}
+
+}  // namespace
+
+bool uses_double(const at::Tensor& self) { return dtype_of(self) == DType::f64; }
+
+void check_fillable(const char* op, const at::Tensor& self, const KeySource& source) {
+  TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", op,
+                              ": tensor must be dense and not quantized, but has layout ", self.layout(), " and dtype ",
+                              self.scalar_type());
+  TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ", self.sizes(),
+              ", strides ", self.strides(), "); clone() it before filling it");
+  if (source.generator.has_value() && source.generator->defined()) {
+    const at::Device device = source.generator->device();
+    TORCH_CHECK(device.is_cpu() || device.type() == self.device().type(), "fastinit.", op,
+                ": generator must be on the CPU or on the tensor's device ", self.device(), ", but is on ", device);
+  }
+  if (source.key.has_value()) {
+    TORCH_CHECK_VALUE(source.key->scalar_type() == at::kLong && source.key->numel() == 1, "fastinit.", op,
+                      ": key must be one int64, but has dtype ", source.key->scalar_type(), " and shape ",
+                      source.key->sizes());
+    TORCH_CHECK(source.key->device().is_cpu() || source.key->device() == self.device(), "fastinit.", op,
+                ": key must be on the CPU or on the tensor's device ", self.device(), ", but is on ",
+                source.key->device());
+  }
+}
+
+TensorKey KeySource::take(const at::Tensor& self) const {
+  if (key.has_value()) {
+    if (key->device().is_cpu()) return {Key{static_cast<uint64_t>(key->item<int64_t>())}, {}};
+    return {Key{0}, *key};
+  }
+  const bool given = generator.has_value() && generator->defined();
+  if (self.is_cpu() || (given && generator->device().is_cpu())) {
+    auto* const cpu = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
+    const std::lock_guard<std::mutex> lock(cpu->mutex_);
+    return {Key{cpu->random64()}, {}};
+  }
+  // The device's own generator, through ATen: its state advances as for any fill, and graphs may capture it.
+  const at::Tensor drawn = at::empty({}, self.options().dtype(at::kLong));
+  drawn.random_(std::numeric_limits<int64_t>::min(), std::nullopt, generator);
+  return {Key{0}, drawn};
+}
+
+Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides) {
+  Region region{};
+  int64_t index_stride = 1;
+  // Built from the last dimension outwards, then turned round.
+  for (size_t d = sizes.size(); d-- > 0; index_stride *= sizes[d]) {
+    if (sizes[d] == 1) continue;
+    const int last = region.dims - 1;
+    if (last >= 0 && strides[d] == region.strides[last] * region.sizes[last]) {
+      region.sizes[last] *= sizes[d];  // index strides are those of a whole tensor: they always continue
+      continue;
+    }
+    TORCH_CHECK(region.dims < Region::max_dims, "fastinit: more than ", Region::max_dims, " dimensions");
+    region.sizes[region.dims] = sizes[d];
+    region.strides[region.dims] = strides[d];
+    region.index_strides[region.dims] = index_stride;
+    ++region.dims;
+  }
+  if (region.dims == 0) {
+    region.dims = 1;
+    region.sizes[0] = region.strides[0] = region.index_strides[0] = 1;
+  }
+  std::reverse(region.sizes, region.sizes + region.dims);
+  std::reverse(region.strides, region.strides + region.dims);
+  std::reverse(region.index_strides, region.index_strides + region.dims);
+  return region;
+}
+
+template <class Distribution>
+void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution, uint64_t first_index) {
+  if (self.is_complex()) return fill(at::view_as_real(self), key, distribution, 2 * first_index);
+  if (self.numel() == 0) return;
+  Fill<Distribution> f{region_of(self.sizes(), self.strides()), self.data_ptr(), dtype_of(self), key.host, distribution};
+  f.region.first_index = first_index;
+  if (self.is_cpu()) return cpu::fill(f);
+#if defined(FASTINIT_WITH_CUDA)
+  const c10::DeviceGuard guard(self.device());
+  const c10::impl::VirtualGuardImpl device(self.device().type());
+  const auto* const device_key =
+      key.device.defined() ? static_cast<const uint64_t*>(key.device.const_data_ptr()) : nullptr;
+  cuda::fill(f, device_key, device.getStreamNativeHandle(device.getStream(self.device())));
+#else
+  TORCH_CHECK(false, "unreachable: no kernels for ", self.device());
+#endif
+}
+
+#define FASTINIT_INSTANTIATE(DISTRIBUTION) \
+  template void fill(const at::Tensor&, const TensorKey&, const DISTRIBUTION&, uint64_t);
+FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
+
+}  // namespace fastinit

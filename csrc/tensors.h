@@ -1,0 +1,43 @@
+// From tensors and generators to what the kernels understand: regions, dtypes and keys.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "core/region.h"
+
+namespace fastinit {
+
+// The key of one fill: on the host, or in the memory of the tensor's device (a 0-dimensional int64 tensor),
+// where it was drawn without the host waiting and is drawn anew by each replay of a captured graph.
+struct TensorKey {
+  Key host{0};
+  at::Tensor device;
+};
+
+// Where a fill's key comes from: given directly, or drawn from a generator.
+struct KeySource {
+  std::optional<at::Generator> generator;
+  std::optional<at::Tensor> key;
+
+  // Takes exactly one key, under the generator's lock (contract C7). A CPU generator is good for every device; none
+  // means the default generator of the tensor's device.
+  TensorKey take(const at::Tensor& self) const;
+};
+
+// Throws what a fill of `self` would: dtype, layout, device, overlapping memory, generator.
+void check_fillable(const char* op, const at::Tensor& self, const KeySource& source);
+
+// The region of a whole tensor, dimensions merged where memory allows.
+Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides);
+
+// Fills the tensor, whose real dtype is of the distribution's arithmetic, on its device.
+template <class Distribution>
+void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution, uint64_t first_index = 0);
+
+// True for float64 and complex128: the dtypes whose arithmetic is float64.
+bool uses_double(const at::Tensor& self);
+
+}  // namespace fastinit
