@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <array>
@@ -34,6 +33,14 @@ auto caller(const char* name) {
   };
 }
 
+// Under no_grad, which costs Python more than filling a small tensor does.
+template <class Value>
+void constant_fill(const Tensor& tensor, const Value& value) {
+  const py::gil_scoped_release no_gil;
+  const at::NoGradGuard no_grad;
+  tensor.fill_(value);
+}
+
 std::string compiler() {
 #if defined(__clang__)
   return "clang " __clang_version__;
@@ -55,8 +62,9 @@ std::vector<std::string> words(const std::string& text) {
 
 py::dict build_info() {
   py::dict info;
+  info["version"] = FASTINIT_VERSION;
   info["compiler"] = compiler();
-  info["torch_built_with"] = TORCH_VERSION;
+  info["torch_built_with"] = FASTINIT_TORCH_VERSION;
   std::vector<std::string> capabilities{"default"};
 #if defined(__x86_64__)
   capabilities.insert(capabilities.end(), {"avx2", "avx512"});
@@ -126,11 +134,17 @@ PYBIND11_MODULE(_C, m) {
   m.def("uniform_", caller<double, double>("uniform_"));
   m.def("normal_", caller<double, double>("normal_"));
   m.def("trunc_normal_", caller<double, double, double, double>("trunc_normal_"));
+  m.def("sparse_", caller<double, double>("sparse_"));
   m.def("orthogonal_", caller<double>("orthogonal_"));
-  m.def("fill_", [](const Tensor& tensor, const at::Scalar& value) {
+  // The value as Python has it: an integer stays exact in an integer tensor.
+  m.def("fill_", constant_fill<int64_t>);
+  m.def("fill_", constant_fill<double>);
+  m.def("fill_", constant_fill<c10::complex<double>>);
+  m.def("fill_", constant_fill<Tensor>);
+  m.def("zero_", [](const Tensor& tensor) {
     const py::gil_scoped_release no_gil;
     const at::NoGradGuard no_grad;
-    tensor.fill_(value);
+    tensor.zero_();
   });
 
   m.def("build_info", build_info);

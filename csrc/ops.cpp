@@ -27,6 +27,9 @@ bool finite_in(const Tensor& self, double value) {
   return std::isfinite(value) && (uses_double(self) || std::isfinite(static_cast<float>(value)));
 }
 
+// Real and imaginary parts share the variance, as in torch.
+double part_std(const Tensor& self, double std) { return self.is_complex() ? std / std::sqrt(2.0) : std; }
+
 #define FASTINIT_CHECK_FINITE(OP, SELF, VALUE) \
   TORCH_CHECK_VALUE(finite_in(SELF, VALUE), "fastinit." OP ": " #VALUE " must be finite, but is ", VALUE)
 
@@ -69,9 +72,7 @@ struct NormalOp {
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
-    // Real and imaginary parts share the variance, as in torch.
-    const double each = self.is_complex() ? std / std::sqrt(2.0) : std;
-    fill(self, key, Normal<R>{static_cast<R>(mean), static_cast<R>(each)});
+    fill(self, key, Normal<R>{static_cast<R>(mean), static_cast<R>(part_std(self, std))});
   }
 };
 
@@ -92,6 +93,27 @@ struct TruncatedNormalOp {
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
     fill(self, key, TruncatedNormal<R>::make(mean, std, a, b));
+  }
+};
+
+struct SparseOp {
+  static constexpr const char* name = "sparse_";
+  static constexpr bool complex = true;
+  double sparsity, std;
+
+  void check(const Tensor& self) const {
+    TORCH_CHECK_VALUE(self.dim() == 2, "fastinit.sparse_: tensor must have 2 dimensions, but has ", self.dim());
+    TORCH_CHECK_VALUE(sparsity >= 0 && sparsity <= 1, "fastinit.sparse_: sparsity must lie in [0, 1], but is ",
+                      sparsity);
+    TORCH_CHECK(std >= 0, "fastinit.sparse_: std must not be negative, but is ", std);
+    FASTINIT_CHECK_FINITE("sparse_", self, std);
+  }
+  template <class R>
+  void run(const Tensor& self, const TensorKey& key) const {
+    const auto rows = self.size(0), columns = self.size(1);
+    const auto zeros = static_cast<uint64_t>(std::ceil(sparsity * static_cast<double>(rows)));
+    fill(self, key, Sparse<R>::make(part_std(self, std), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), zeros,
+                                    self.is_complex() ? 2 : 1));
   }
 };
 
@@ -182,6 +204,7 @@ void register_all(torch::Library& m, Kind kind) {
   register_op<UniformOp, double, double>(m, kind);
   register_op<NormalOp, double, double>(m, kind);
   register_op<TruncatedNormalOp, double, double, double, double>(m, kind);
+  register_op<SparseOp, double, double>(m, kind);
   register_op<OrthogonalOp, double>(m, kind);
 }
 
@@ -197,6 +220,7 @@ TORCH_LIBRARY(fastinit, m) {
   def("uniform_", "float a, float b");
   def("normal_", "float mean, float std");
   def("trunc_normal_", "float mean, float std, float a, float b");
+  def("sparse_", "float sparsity, float std");
   def("orthogonal_", "float gain");
 }
 

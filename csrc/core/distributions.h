@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/normal.h"
+#include "core/sparse.h"
 #include "core/truncated_normal.h"
 #include "core/uniform.h"
 
@@ -12,4 +13,6 @@
   APPLY(Normal<float>)                        \
   APPLY(Normal<double>)                       \
   APPLY(TruncatedNormal<float>)               \
-  APPLY(TruncatedNormal<double>)
+  APPLY(TruncatedNormal<double>)              \
+  APPLY(Sparse<float>)                        \
+  APPLY(Sparse<double>)

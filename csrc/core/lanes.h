@@ -82,6 +82,12 @@ FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(a.v[i] << Bits))
 template <int Bits, class T, int N>
 FASTINIT_INLINE Array<T, N> shift_right(Array<T, N> a)
 FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(a.v[i] >> Bits))
+template <int N>
+FASTINIT_INLINE Array<uint32_t, N> shift_right(Array<uint32_t, N> a, int bits)
+FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), a.v[i] >> bits)
+template <int N>
+FASTINIT_INLINE Array<uint32_t, N> swap_halves(Array<uint32_t, N> a)
+FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), (a.v[i] >> 16) | (a.v[i] << 16))
 template <int Bits, int N>
 FASTINIT_INLINE Array<uint32_t, N> shift_right_signed(Array<uint32_t, N> a)
 FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) >> Bits))
@@ -204,6 +210,14 @@ FASTINIT_INLINE int store_selected(uint32_t* p, Array<bool, N> mask, Array<T, N>
     count += mask.v[i] ? 1 : 0;
   }
   return count;
+}
+// Writes zeros to the elements whose lanes the mask selects. May read and rewrite the others.
+template <class T, int N>
+FASTINIT_INLINE void store_zeros(T* p, Array<bool, N> mask) {
+  FASTINIT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    if (mask.v[i]) p[i] = T{};
+  }
 }
 
 #undef FASTINIT_EACH

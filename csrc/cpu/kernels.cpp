@@ -284,6 +284,65 @@ void fill_segment(T* out, const Run<R>& run, const TruncatedNormal<R>& d, bool s
   in_chunks(out, run, streaming, [&](T* to, const Run<R>& part) { fill_by_rejection(to, part, d); });
 }
 
+// Columns whose round keys are at hand at a time: they are made once, and serve all rows of a run.
+constexpr int tile_width = 256;
+
+template <class R>
+class ColumnKeys {
+ public:
+  static constexpr int lanes = 2 * Lanes::blocks;
+
+  ColumnKeys(const Sparse<R>& d, Key key, uint64_t first_column) {
+    const uint32_t parts = static_cast<uint32_t>(d.parts);
+    for (int c = 0; c < tile_width; c += lanes) {
+      for (uint32_t draw = 0; draw < Sparse<R>::key_blocks; ++draw) {
+        const auto words = [&](int parity) {  // of every other column
+          const uint64_t column = (first_column + static_cast<uint64_t>(c)) / parts;
+          // Lanes::block_offsets() is an order that suits stores; here the lanes stand for columns as they come.
+          uint32_t step[Lanes::blocks];
+          for (int i = 0; i < Lanes::blocks; ++i) step[i] = static_cast<uint32_t>(2 * i + parity) / parts;
+          const auto number = Lanes::U64(column) + load<Lanes::U64>(step);
+          return words_of<Lanes>(number, shift_right<32>(number), draw, Purpose::columns, key);
+        };
+        const auto a = words(0), b = words(1);
+        for (int i = 0; i < 4; ++i) store(words_[4 * draw + static_cast<uint32_t>(i)] + c, interleave(a.w[i], b.w[i]));
+      }
+    }
+  }
+  // The i-th key word of the columns from `column` (in the tile) on. Beyond the tile, lanes are undefined.
+  FASTINIT_INLINE Lanes::U32 word(int i, int64_t column) const { return load<Lanes::U32>(words_[i] + column); }
+
+ private:
+  // A vector that starts at the last column of a row may read on; the last row has room for that.
+  alignas(64) uint32_t words_[4 * Sparse<R>::key_blocks + 1][tile_width];
+};
+
+template <class T, class R>
+void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming) {
+  constexpr int lanes = ColumnKeys<R>::lanes;
+  const uint64_t end = run.first + static_cast<uint64_t>(run.n), columns = d.columns;
+  alignas(64) T stage[tile_width + lanes];
+  for (uint64_t tile = 0; tile < columns; tile += tile_width) {
+    const uint64_t tile_end = tile + tile_width < columns ? tile + tile_width : columns;
+    uint64_t row = run.first / columns;
+    if (row * columns + tile_end <= run.first) ++row;
+    if (row * columns + tile >= end) continue;
+    const ColumnKeys<R> keys(d, run.key, tile);
+    for (; row * columns + tile < end; ++row) {
+      const uint64_t from = row * columns + tile < run.first ? run.first : row * columns + tile;
+      const uint64_t to = row * columns + tile_end < end ? row * columns + tile_end : end;
+      const int64_t n = static_cast<int64_t>(to - from), skip = static_cast<int64_t>(from - row * columns - tile);
+      fill_elementwise(stage, Run<R>{from, n, run.key}, d.normal, false);
+      const auto place = d.split(row);
+      for (int64_t c = 0; c < n; c += lanes) {
+        store_zeros(stage + c, d.template is_zero<Lanes>(place, [&](int i) { return keys.word(i, skip + c); }));
+      }
+      T* const p = out + (from - run.first);
+      copy(p, stage, n, streaming && on_cache_line(p));
+    }
+  }
+}
+
 // Any number of consecutive indices, consecutive in memory: cut where the high half of the block changes.
 template <class T, class D>
 void fill_run(T* out, uint64_t first, int64_t n, Key key, const D& distribution, bool streaming) {

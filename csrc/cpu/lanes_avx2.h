@@ -59,6 +59,8 @@ struct Avx2 {
       _mm256_blend_epi32(_mm256_srli_epi64(_mm256_mul_epu32(a.v, b.v), 32),
                          _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), _mm256_srli_epi64(b.v, 32)), 0xAA))
   FASTINIT_OP(U32, sign_fill, (U32 a), _mm256_srai_epi32(a.v, 31))
+  FASTINIT_OP(U32, shift_right, (U32 a, int bits), _mm256_srl_epi32(a.v, _mm_cvtsi32_si128(bits)))
+  FASTINIT_OP(U32, swap_halves, (U32 a), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(a.v, 0xB1), 0xB1))
   FASTINIT_OP(F32, as_real, (U32 a), _mm256_castsi256_ps(a.v))
   FASTINIT_OP(U32, as_bits, (F32 a), _mm256_castps_si256(a.v))
   FASTINIT_OP(F32, signed_to_real, (U32 a), _mm256_cvtepi32_ps(a.v))
@@ -190,6 +192,23 @@ FASTINIT_INLINE int store_selected(uint32_t* p, Avx2::M64 mask, Avx2::U64 a) {
     p[count++] = static_cast<uint32_t>(lanes[__builtin_ctz(bits)]);
   }
   return count;
+}
+
+FASTINIT_INLINE void store_zeros(float* p, Avx2::M32 mask) {
+  _mm256_maskstore_ps(p, _mm256_castps_si256(mask.v), _mm256_setzero_ps());
+}
+FASTINIT_INLINE void store_zeros(double* p, Avx2::M32 mask) {
+  const __m256i m = _mm256_castps_si256(mask.v);
+  _mm256_maskstore_pd(p, _mm256_cvtepi32_epi64(_mm256_castsi256_si128(m)), _mm256_setzero_pd());
+  _mm256_maskstore_pd(p + 4, _mm256_cvtepi32_epi64(_mm256_extracti128_si256(m, 1)), _mm256_setzero_pd());
+}
+template <class T>
+FASTINIT_INLINE void store_zeros(T* p, Avx2::M32 mask) {
+  static_assert(sizeof(T) == 2, "Half and BFloat16");
+  const __m256i m = _mm256_srai_epi32(_mm256_castps_si256(mask.v), 31);
+  const __m128i zero = _mm_packs_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+  __m128i* const to = reinterpret_cast<__m128i*>(p);
+  _mm_storeu_si128(to, _mm_andnot_si128(zero, _mm_loadu_si128(to)));
 }
 
 namespace avx2_detail {

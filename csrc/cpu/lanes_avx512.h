@@ -69,6 +69,8 @@ struct Avx512 {
       _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(_mm512_mul_epu32(a.v, b.v), 32),
                               _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32))))
   FASTINIT_OP(U32, sign_fill, (U32 a), _mm512_srai_epi32(a.v, 31))
+  FASTINIT_OP(U32, shift_right, (U32 a, int bits), _mm512_srl_epi32(a.v, _mm_cvtsi32_si128(bits)))
+  FASTINIT_OP(U32, swap_halves, (U32 a), _mm512_rol_epi32(a.v, 16))
   FASTINIT_OP(F32, as_real, (U32 a), _mm512_castsi512_ps(a.v))
   FASTINIT_OP(U32, as_bits, (F32 a), _mm512_castps_si512(a.v))
   FASTINIT_OP(F32, signed_to_real, (U32 a), _mm512_cvtepi32_ps(a.v))
@@ -178,6 +180,20 @@ FASTINIT_INLINE int store_selected(uint32_t* p, Avx512::M64 mask, Avx512::U64 a)
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtepi64_epi32(_mm512_maskz_compress_epi64(mask.v, a.v)));
   return __builtin_popcount(mask.v);
+}
+
+FASTINIT_INLINE void store_zeros(float* p, Avx512::M32 mask) {
+  _mm512_mask_storeu_ps(p, mask.v, _mm512_setzero_ps());
+}
+FASTINIT_INLINE void store_zeros(double* p, Avx512::M32 mask) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask.v), _mm512_setzero_pd());
+  _mm512_mask_storeu_pd(p + 8, static_cast<__mmask8>(mask.v >> 8), _mm512_setzero_pd());
+}
+FASTINIT_INLINE void store_zeros(Half* p, Avx512::M32 mask) {
+  _mm256_mask_storeu_epi16(p, mask.v, _mm256_setzero_si256());
+}
+FASTINIT_INLINE void store_zeros(BFloat16* p, Avx512::M32 mask) {
+  _mm256_mask_storeu_epi16(p, mask.v, _mm256_setzero_si256());
 }
 
 namespace avx512_detail {

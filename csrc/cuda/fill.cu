@@ -48,6 +48,11 @@ __device__ Pair<Real<Lanes, R>> draw(uint64_t block, Key key, const TruncatedNor
   return x;
 }
 
+template <class R>
+__device__ Pair<Real<Lanes, R>> draw(uint64_t block, Key key, const Sparse<R>& d) {
+  return draw<R>(block, key, d.normal);  // provisional
+}
+
 template <class T, class D>
 __global__ void __launch_bounds__(threads) fill_contiguous(T* out, uint64_t first, int64_t n, Key key,
                                                            const uint64_t* device_key, D d) {

@@ -1,0 +1,90 @@
+# make demo    a fresh clone, one command: see the README
+# make help    the other targets
+#
+# Everything runs in .venv, made on first use from requirements.txt. VENV=none uses the Python at hand with the torch
+# it has, and installs nothing (PYTHON=... says which Python).
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long bench gpu-check lint format build compilers clean python-version
+
+ifeq ($(VENV),none)
+PY    := $(PYTHON)
+BIN   :=
+READY := python-version
+else
+PY    := $(VENV)/bin/python
+BIN   := $(VENV)/bin/
+# Named after the requirements it was made from, so that a change of them makes it anew.
+READY := $(VENV)/.ready-$(shell cksum < requirements.txt | cut -d' ' -f1)
+endif
+
+define CHECK_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+  echo 'fastinit needs Python 3.10 or newer, which "$(PYTHON)" is not; name one: make PYTHON=python3.11 ...'; exit 1; }
+@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { \
+  echo 'fastinit needs the headers of $(PYTHON) (on Debian and Ubuntu: apt install python3-dev)'; exit 1; }
+endef
+
+# The package is used from where it stands; the extension is built beside its Python files.
+export PYTHONPATH := $(CURDIR)/python$(addprefix :,$(PYTHONPATH))
+
+CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo '  ARGS="..." goes to the demo, pytest or the benchmark; VENV=none installs nothing; see also setup.py'
+
+demo: build  ## initialise a model of 1.5 billion parameters, beside torch (ARGS="--preset gpt2", ...)
+	$(PY) -m fastinit demo $(ARGS)
+
+test: build  ## run the tests (ARGS="-k orthogonal", ...)
+	$(PY) -m pytest tests $(ARGS)
+
+test-long: build  ## run all tests, those included that take minutes or much memory
+	$(PY) -m pytest tests -m "long or not long" $(ARGS)
+
+bench: build  ## run the benchmarks
+	$(PY) -m benchmarks $(ARGS)
+
+gpu-check: build  ## on a machine with a CUDA device: the tests and the benchmarks, in one go
+	$(PY) benchmarks/gpu_check.py $(ARGS)
+
+lint: $(READY)  ## ruff, mypy, clang-format
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)mypy
+	$(BIN)clang-format --dry-run -Werror $(CPP)
+
+format: $(READY)  ## rewrite the sources as `make lint` wants them
+	$(BIN)ruff check --fix .
+	$(BIN)ruff format .
+	$(BIN)clang-format -i $(CPP)
+
+build: $(READY)  ## compile the extension (see setup.py for the switches)
+	@$(PY) setup.py -q build_ext --inplace
+
+# Only compiles, CPU part only: what another compiler has to say about the sources.
+COMPILERS ?= $(foreach cxx,g++ g++-11 clang++,$(if $(shell command -v $(cxx)),$(cxx)))
+compilers: $(READY)  ## compile with each compiler there is, warnings as errors (COMPILERS="clang++ g++-11")
+	@for cxx in $(COMPILERS); do \
+	  echo "== $$cxx"; \
+	  CXX=$$cxx FASTINIT_WERROR=1 FASTINIT_CUDA=0 $(PY) setup.py -q build_ext \
+	    --build-temp build/$$cxx --build-lib build/$$cxx || exit 1; \
+	done
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build dist python/fastinit/_C.*.so *.egg-info python/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+python-version:
+	$(CHECK_PYTHON)
+
+$(VENV)/.ready-%: requirements.txt
+	$(CHECK_PYTHON)
+	@echo 'fastinit: installing requirements.txt into $(VENV) (torch is large; this happens once)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@rm -f $(VENV)/.ready-* && touch $@

@@ -1,0 +1,75 @@
+"""The one door to the native kernels: nothing else in the package calls ``fastinit._C`` to fill a tensor.
+
+There are two ways in. ``fastinit._C`` costs the least per call; ``torch.compile`` cannot look into it, and gets
+the same kernels as ``torch.ops.fastinit``. Both go through torch's dispatcher, and neither tracks gradients.
+"""
+
+import torch
+from torch import Generator, Tensor
+from torch.compiler import is_dynamo_compiling
+
+from fastinit import _C
+
+
+def uniform_(tensor: Tensor, a: float, b: float, generator: Generator | None) -> None:
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            torch.ops.fastinit.uniform_(tensor, a, b, generator=generator)
+    else:
+        _C.uniform_(tensor, a, b, generator)
+
+
+def normal_(tensor: Tensor, mean: float, std: float, generator: Generator | None) -> None:
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            torch.ops.fastinit.normal_(tensor, mean, std, generator=generator)
+    else:
+        _C.normal_(tensor, mean, std, generator)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Generator | None
+) -> None:
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            torch.ops.fastinit.trunc_normal_(tensor, mean, std, a, b, generator=generator)
+    else:
+        _C.trunc_normal_(tensor, mean, std, a, b, generator)
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float, generator: Generator | None) -> None:
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            torch.ops.fastinit.sparse_(tensor, sparsity, std, generator=generator)
+    else:
+        _C.sparse_(tensor, sparsity, std, generator)
+
+
+def orthogonal_(tensor: Tensor, gain: float, generator: Generator | None) -> None:
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            torch.ops.fastinit.orthogonal_(tensor, gain, generator=generator)
+    else:
+        _C.orthogonal_(tensor, gain, generator)
+
+
+def fill_(tensor: Tensor, val: float) -> None:
+    if type(val) is float and not is_dynamo_compiling():
+        _C.fill_(tensor, val)
+    else:  # torch knows what else a scalar can be
+        with torch.no_grad():
+            tensor.fill_(val)
+
+
+def zero_(tensor: Tensor) -> None:
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            tensor.zero_()
+    else:
+        _C.zero_(tensor)
+
+
+def require_writable(name: str, tensor: Tensor) -> None:
+    """Raise a RuntimeError if elements of the tensor share memory, or if it must not be written to here."""
+    if not is_dynamo_compiling():
+        _C.check_writable(name, tensor)

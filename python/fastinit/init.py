@@ -1,0 +1,611 @@
+"""The functions of ``torch.nn.init``, with its names, signatures, errors and warnings, on fastinit's kernels.
+
+Every function fills the tensor it is given, in place and without recording gradients, and returns that tensor. So
+each works on a parameter as it is, on any view, and on any strides. A random function takes one key from
+its generator, and the value of an element depends on that key, on the element's row-major index and on the
+function's parameters alone: see the contract in the README.
+
+``generator=None`` stands for the default generator of the tensor's device. A CPU generator may be given for a
+tensor on any device, and then draws the same values everywhere.
+"""
+
+import math
+import operator
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn.init import calculate_gain
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from fastinit import _ops
+from fastinit._deprecated import deprecated_alias
+from fastinit._fans import (
+    FanMode,
+    Nonlinearity,
+    _calculate_correct_fan,
+    _calculate_fan_in_and_fan_out,
+    kaiming_std,
+    xavier_std,
+)
+
+__all__ = [
+    "_calculate_correct_fan",
+    "_calculate_fan_in_and_fan_out",
+    "calculate_gain",
+    "constant",
+    "constant_",
+    "dirac",
+    "dirac_",
+    "eye",
+    "eye_",
+    "kaiming_normal",
+    "kaiming_normal_",
+    "kaiming_uniform",
+    "kaiming_uniform_",
+    "normal",
+    "normal_",
+    "ones_",
+    "orthogonal",
+    "orthogonal_",
+    "sparse",
+    "sparse_",
+    "trunc_normal_",
+    "uniform",
+    "uniform_",
+    "xavier_normal",
+    "xavier_normal_",
+    "xavier_uniform",
+    "xavier_uniform_",
+    "zeros_",
+]
+
+SQRT_3 = math.sqrt(3.0)  # a uniform distribution on [-h, h] has the standard deviation h / sqrt(3)
+
+
+def uniform_(
+    tensor: Tensor,
+    a: float = 0.0,
+    b: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a tensor from the uniform distribution on the half-open interval [a, b).
+
+    Args:
+        tensor: the tensor to fill, of any shape; each part of a complex number is drawn by itself.
+        a: the lower bound, which can occur.
+        b: the upper bound, which cannot occur unless it equals ``a``.
+        generator: where the key comes from.
+
+    Raises:
+        RuntimeError: if a bound is not finite or beyond the tensor's dtype, if ``a > b``, or if elements of
+            the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.uniform_(torch.empty(3, 5), -0.1, 0.1)
+        >>> bool(((w >= -0.1) & (w < 0.1)).all())
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(uniform_, (tensor,), tensor=tensor, a=a, b=b, generator=generator)
+    _ops.uniform_(tensor, a, b, generator)
+    return tensor
+
+
+def normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a tensor from the normal distribution N(mean, std²).
+
+    Args:
+        tensor: the tensor to fill, of any shape; a complex number's variance is shared by its two parts.
+        mean: the mean.
+        std: the standard deviation, 0 or more; 0 makes every value the mean.
+        generator: where the key comes from.
+
+    Raises:
+        RuntimeError: if a parameter is not finite, if ``std`` is negative, or if elements of the tensor
+            share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.normal_(torch.empty(100, 100), std=0.02)
+        >>> 0.019 < w.std().item() < 0.021
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            normal_, (tensor,), tensor=tensor, mean=mean, std=std, generator=generator
+        )
+    _ops.normal_(tensor, mean, std, generator)
+    return tensor
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a tensor from the normal distribution N(mean, std²) restricted to the closed interval [a, b].
+
+    The distribution is exact for every ``a < b``, an infinite bound and an interval far from the mean
+    included (rejection sampling; for the tails after Robert, 1995, "Simulation of truncated normal
+    variables"). torch's warning about such intervals is issued all the same, so that programs which expect
+    it or silence it see no difference.
+
+    Args:
+        tensor: the tensor to fill, of any shape.
+        mean: the mean of the normal distribution before it is restricted.
+        std: its standard deviation, above 0.
+        a: the lower bound, in the units of the values (not in standard deviations); may be ``-inf``.
+        b: the upper bound, likewise; may be ``inf``.
+        generator: where the key comes from.
+
+    Raises:
+        RuntimeError: if ``mean`` or ``std`` is not finite, if ``std`` is negative, if a bound is NaN,
+            if ``a > b``, or if elements of the tensor share memory.
+        ZeroDivisionError: if ``std`` is 0.
+        NotImplementedError: if the tensor's dtype is not floating-point.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.trunc_normal_(torch.empty(3, 5), std=0.02, a=-0.04, b=0.04)
+        >>> bool((w.abs() <= 0.04).all())
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            trunc_normal_, (tensor,), tensor=tensor, mean=mean, std=std, a=a, b=b, generator=generator
+        )
+    if tensor.is_meta:
+        return tensor
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
+            "The distribution of values may be incorrect.",
+            stacklevel=2,
+        )
+    if std == 0:
+        raise ZeroDivisionError(f"std must be above 0, but got {std}")
+    _ops.trunc_normal_(tensor, mean, std, a, b, generator)
+    return tensor
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fill a tensor with one value.
+
+    Args:
+        tensor: the tensor to fill, of any shape and dtype.
+        val: the value; a tensor without dimensions serves too.
+
+    Raises:
+        RuntimeError: if the tensor's dtype cannot hold ``val``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> fastinit.constant_(torch.empty(3), 0.5)
+        tensor([0.5000, 0.5000, 0.5000])
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(constant_, (tensor,), tensor=tensor, val=val)
+    _ops.fill_(tensor, val)
+    return tensor
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill a tensor with ones.
+
+    Args:
+        tensor: the tensor to fill, of any shape and dtype.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> fastinit.ones_(torch.empty(3))
+        tensor([1., 1., 1.])
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(ones_, (tensor,), tensor=tensor)
+    _ops.fill_(tensor, 1.0)
+    return tensor
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill a tensor with zeros.
+
+    Args:
+        tensor: the tensor to fill, of any shape and dtype.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> fastinit.zeros_(torch.empty(3))
+        tensor([0., 0., 0.])
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(zeros_, (tensor,), tensor=tensor)
+    _ops.zero_(tensor)
+    return tensor
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with ones on its main diagonal and zeros elsewhere.
+
+    A linear layer with this weight passes on as many of its inputs as it has outputs.
+
+    Args:
+        tensor: the tensor to fill, of two dimensions and any dtype.
+
+    Raises:
+        ValueError: if ``tensor`` has not two dimensions.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> fastinit.eye_(torch.empty(2, 3))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.]])
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(eye_, (tensor,), tensor=tensor)
+    if tensor.dim() != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    _ops.require_writable("eye_", tensor)
+    with torch.no_grad():
+        torch.eye(*tensor.shape, out=tensor)
+    return tensor
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill a convolution's weight so that it passes on its input channels unchanged.
+
+    Output channel ``i`` of each group has a one at the centre of the kernel of input channel ``i``, and zeros
+    elsewhere; output channels beyond the inputs are all zero. An even kernel size takes the later of its
+    two middle positions.
+
+    Args:
+        tensor: the weight, of the shape (output channels, input channels per group, *kernel) with one,
+            two or three kernel dimensions, and any dtype.
+        groups: how many groups the convolution splits its channels into.
+
+    Raises:
+        ValueError: if ``tensor`` has not 3, 4 or 5 dimensions, or ``groups`` does not divide the output
+            channels.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> conv = torch.nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
+        >>> _ = fastinit.dirac_(conv.weight)
+        >>> image = torch.rand(1, 3, 8, 8)
+        >>> torch.equal(conv(image), image)
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(dirac_, (tensor,), tensor=tensor, groups=groups)
+    if tensor.dim() not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    outputs, inputs, *kernel = tensor.shape
+    if outputs % groups != 0:
+        raise ValueError("dim 0 must be divisible by groups")
+    per_group = operator.index(outputs // groups)
+    if tensor.is_meta:
+        return tensor
+    _ops.require_writable("dirac_", tensor)
+    with torch.no_grad():
+        centre = tensor
+        if min(groups, per_group, inputs) > 0:
+            for size in kernel:
+                centre = centre.select(2, size // 2)
+            centre = centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2)
+            tensor.zero_()
+            centre.fill_(1)
+        else:
+            tensor.zero_()
+    return tensor
+
+
+def xavier_uniform_(
+    tensor: Tensor,
+    gain: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a weight from the uniform distribution that balances the variance of both passes.
+
+    The distribution is U(-h, h) with ``h = gain * sqrt(6 / (fan_in + fan_out))``: Glorot and Bengio (2010),
+    "Understanding the difficulty of training deep feedforward neural networks".
+
+    Args:
+        tensor: the weight, of the shape (outputs, inputs, *receptive field).
+        gain: the factor for the nonlinearity, as ``calculate_gain`` gives it; 0 or more.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has fewer than two dimensions.
+        RuntimeError: if ``gain`` is negative or not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.xavier_uniform_(torch.empty(20, 30), gain=fastinit.calculate_gain("tanh"))
+        >>> bool((w.abs() <= 5 / 3 * (6 / 50) ** 0.5).all())
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            xavier_uniform_, (tensor,), tensor=tensor, gain=gain, generator=generator
+        )
+    bound = SQRT_3 * xavier_std(tensor, gain)
+    _ops.uniform_(tensor, -bound, bound, generator)
+    return tensor
+
+
+def xavier_normal_(
+    tensor: Tensor,
+    gain: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a weight from the normal distribution that balances the variance of both passes.
+
+    The distribution is N(0, std²) with ``std = gain * sqrt(2 / (fan_in + fan_out))``: Glorot and Bengio (2010),
+    "Understanding the difficulty of training deep feedforward neural networks".
+
+    Args:
+        tensor: the weight, of the shape (outputs, inputs, *receptive field).
+        gain: the factor for the nonlinearity, as ``calculate_gain`` gives it; 0 or more.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has fewer than two dimensions.
+        RuntimeError: if ``gain`` is negative or not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.xavier_normal_(torch.empty(300, 500))
+        >>> 0.049 < w.std().item() < 0.051
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(xavier_normal_, (tensor,), tensor=tensor, gain=gain, generator=generator)
+    _ops.normal_(tensor, 0.0, xavier_std(tensor, gain), generator)
+    return tensor
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: FanMode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a weight from the uniform distribution that keeps the variance through a rectifier.
+
+    The distribution is U(-h, h) with ``h = gain * sqrt(3 / fan)``, the gain being
+    ``calculate_gain(nonlinearity, a)``: He et al. (2015), "Delving deep into rectifiers".
+
+    Args:
+        tensor: the weight, of the shape (outputs, inputs, *receptive field); pass the transpose of a weight
+            that is stored as (inputs, outputs).
+        a: the slope of the leaky rectifier below 0; other nonlinearities ignore it.
+        mode: ``"fan_in"`` keeps the variance of the forward pass, ``"fan_out"`` that of the backward pass.
+        nonlinearity: the function that follows the layer, by its name in ``torch.nn.functional``.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has fewer than two dimensions, or ``mode`` or ``nonlinearity`` is unknown.
+        RuntimeError: if ``a`` is not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.kaiming_uniform_(torch.empty(20, 30), nonlinearity="relu")
+        >>> bool((w.abs() <= (6 / 30) ** 0.5).all())
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            kaiming_uniform_,
+            (tensor,),
+            tensor=tensor,
+            a=a,
+            mode=mode,
+            nonlinearity=nonlinearity,
+            generator=generator,
+        )
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        return tensor
+    bound = SQRT_3 * kaiming_std(tensor, a, mode, nonlinearity)
+    _ops.uniform_(tensor, -bound, bound, generator)
+    return tensor
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: FanMode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a weight from the normal distribution that keeps the variance through a rectifier.
+
+    The distribution is N(0, std²) with ``std = gain / sqrt(fan)``, the gain being
+    ``calculate_gain(nonlinearity, a)``: He et al. (2015), "Delving deep into rectifiers".
+
+    Args:
+        tensor: the weight, of the shape (outputs, inputs, *receptive field); pass the transpose of a weight
+            that is stored as (inputs, outputs).
+        a: the slope of the leaky rectifier below 0; other nonlinearities ignore it.
+        mode: ``"fan_in"`` keeps the variance of the forward pass, ``"fan_out"`` that of the backward pass.
+        nonlinearity: the function that follows the layer, by its name in ``torch.nn.functional``.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has fewer than two dimensions, or ``mode`` or ``nonlinearity`` is unknown.
+        RuntimeError: if ``a`` is not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.kaiming_normal_(torch.empty(500, 200), mode="fan_out", nonlinearity="relu")
+        >>> 0.062 < w.std().item() < 0.064
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            kaiming_normal_,
+            (tensor,),
+            tensor=tensor,
+            a=a,
+            mode=mode,
+            nonlinearity=nonlinearity,
+            generator=generator,
+        )
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        return tensor
+    _ops.normal_(tensor, 0.0, kaiming_std(tensor, a, mode, nonlinearity), generator)
+    return tensor
+
+
+def orthogonal_(
+    tensor: Tensor,
+    gain: float = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a tensor with a random matrix whose rows or columns, whichever are fewer, are orthonormal.
+
+    The matrix is uniform (Haar) over all such matrices: Saxe et al. (2013), "Exact solutions to the
+    nonlinear dynamics of learning in deep linear neural networks"; drawn by reflectors after Stewart (1980),
+    "The efficient generation of random orthogonal matrices".
+
+    Args:
+        tensor: the tensor to fill, of two or more dimensions; all after the first count as columns.
+        gain: the factor by which the matrix is multiplied; any finite number.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has fewer than two dimensions.
+        RuntimeError: if ``gain`` is not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is not floating-point.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.orthogonal_(torch.empty(3, 5))
+        >>> torch.allclose(w @ w.T, torch.eye(3), atol=1e-6)
+        True
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(orthogonal_, (tensor,), tensor=tensor, gain=gain, generator=generator)
+    if tensor.dim() < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    if tensor.numel() == 0 or tensor.is_meta:
+        return tensor
+    _ops.orthogonal_(tensor, gain, generator)
+    return tensor
+
+
+def sparse_(
+    tensor: Tensor,
+    sparsity: float,
+    std: float = 0.01,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a matrix from a normal distribution, with the same number of zeros in each column.
+
+    Each column has exactly ``ceil(sparsity * rows)`` zeros, at positions of its own; the other values are drawn
+    from N(0, std²): Martens (2010), "Deep learning via Hessian-free optimization". The generator decides
+    on the positions as well as on the values.
+
+    Args:
+        tensor: the matrix to fill.
+        sparsity: the fraction of zeros in each column, from 0 to 1.
+        std: the standard deviation of the other values, 0 or more.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has not two dimensions, or ``sparsity`` is NaN or outside [0, 1].
+        OverflowError: if ``sparsity`` is infinite.
+        RuntimeError: if ``std`` is negative or not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.sparse_(torch.empty(10, 4), sparsity=0.25)
+        >>> (w == 0).sum(dim=0)
+        tensor([3, 3, 3, 3])
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            sparse_, (tensor,), tensor=tensor, sparsity=sparsity, std=std, generator=generator
+        )
+    if tensor.dim() != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    if tensor.is_meta:
+        return tensor
+    if not 0.0 <= sparsity <= 1.0:
+        error = OverflowError if abs(sparsity) == math.inf else ValueError
+        raise error(f"sparsity must be between 0 and 1, but got {sparsity}")
+    _ops.sparse_(tensor, sparsity, std, generator)
+    return tensor
+
+
+uniform = deprecated_alias(uniform_)
+normal = deprecated_alias(normal_)
+constant = deprecated_alias(constant_)
+eye = deprecated_alias(eye_)
+dirac = deprecated_alias(dirac_)
+xavier_uniform = deprecated_alias(xavier_uniform_)
+xavier_normal = deprecated_alias(xavier_normal_)
+kaiming_uniform = deprecated_alias(kaiming_uniform_)
+kaiming_normal = deprecated_alias(kaiming_normal_)
+orthogonal = deprecated_alias(orthogonal_)
+sparse = deprecated_alias(sparse_)

@@ -1,0 +1,216 @@
+"""`python -m fastinit demo`: from end to end on a tiny model, and whether its checks would notice."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import fastinit
+from fastinit import __main__, demo
+from fastinit.demo import measure, report, theory
+from fastinit.demo.model import PRESETS, gpt2
+
+ROOT = Path(__file__).parents[1]
+RANDOM = {
+    "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_",
+    "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_",
+}  # fmt: skip
+SYMMETRIC_UNIFORM = {"xavier_uniform_", "kaiming_uniform_"}
+
+
+def run(*args):
+    return __main__.main(["demo", "--preset", "tiny", *args])
+
+
+def test_end_to_end(tmp_path):
+    package = {"PYTHONPATH": str(Path(fastinit.__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-m", "fastinit", "demo", "--preset", "tiny", "--json"]
+    command += ["--plot", "new/picture.png"]
+    done = subprocess.run(command, env=os.environ | package, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    results = json.loads(done.stdout)
+    assert results["ok"]
+    assert results["model"]["parameters"] == 172288
+    *rows, total = results["rows"]
+    assert {row["initialiser"] for row in rows} == RANDOM | {"ones_", "zeros_"}
+    assert total["initialiser"] == "whole model"
+    for key in ("parameters", "torch_s", "fastinit_s", "fill_s"):
+        assert total[key] == pytest.approx(sum(row[key] for row in rows))
+    assert total["parameters"] == results["model"]["parameters"], "each parameter is initialised once"
+    assert results["plot"] == "new/picture.png"
+    assert (tmp_path / results["plot"]).read_bytes().startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize("dtype", demo.DTYPES)
+def test_text(capsys, dtype):
+    assert run("--dtype", dtype, "--no-plot") == 0
+    assert capsys.readouterr().out.endswith("\n\nAll checks of fastinit passed.\n")
+
+
+def test_same_seed_same_values(capsys):
+    def results(seed):
+        assert run("--json", "--no-plot", "--seed", seed) == 0
+        return json.loads(capsys.readouterr().out)
+
+    first, again, other = map(results, "334")
+    assert first["checks"] == again["checks"] != other["checks"]
+    assert first["plot"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [(["--device", "tpu"], "tpu is none of cpu, cuda"), (["--preset", "huge"], "invalid choice: 'huge'")],
+)
+def test_bad_arguments(capsys, args, message):
+    with pytest.raises(SystemExit, match="2"):
+        run(*args)
+    assert message in capsys.readouterr().err
+
+
+def test_presets_have_gpt2s_sizes():
+    sizes = {name: demo.parameters(gpt2(shape, torch.float32)) for name, shape in PRESETS.items()}
+    sizes.pop("tiny")
+    assert sizes == {  # as Hugging Face's models of these names
+        "gpt2-xl": 1_557_611_200,
+        "gpt2-large": 774_030_080,
+        "gpt2-medium": 354_823_168,
+        "gpt2": 124_439_808,
+    }
+
+
+@pytest.mark.parametrize(("gigabytes", "preset"), [(20, "gpt2-xl"), (4, "gpt2-medium"), (0.1, "tiny")])
+def test_preset_goes_by_memory(monkeypatch, capsys, gigabytes, preset):
+    monkeypatch.setattr(demo, "available_bytes", lambda device: int(gigabytes * 1e9))
+    assert demo.choose_preset(torch.device("cpu"), torch.float32) == preset
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (preset != "gpt2-xl")
+    assert all(line.startswith("gpt2-xl needs 7.3 GB") and preset in line for line in lines)
+
+
+def test_does_without_tqdm_and_matplotlib(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run() == 0
+    out, err = capsys.readouterr()
+    assert "All checks of fastinit passed." in out
+    assert 'there is no progress bar ("pip install tqdm"' in err
+    assert 'there is no picture ("pip install matplotlib"' in err
+
+
+def test_memory_is_measured():
+    def takes_64_mb():
+        torch.ones(2**24)
+
+    taken = measure.peak_extra_bytes(takes_64_mb, torch.device("cpu"))
+    if taken is None:
+        pytest.skip("this system does not let a process set its high-water mark back")
+    assert taken == pytest.approx(2**26, rel=0.1)
+    assert measure.peak_extra_bytes(lambda: None, torch.device("cpu")) < 2**21
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        theory.uniform(-1.0, 3.0),
+        theory.normal(1.0, 2.0),
+        theory.normal(0.0, 1.0, -2.0, 2.0),
+        theory.normal(-0.5, 2.0, 0.0, math.inf),
+    ],
+)
+def test_laws_agree_with_their_densities(law):
+    low, high = max(law.low, law.mean - 12 * law.std), min(law.high, law.mean + 12 * law.std)
+    x = torch.linspace(low, high, 20001, dtype=torch.float64)
+    density = torch.tensor([law.density(value) for value in x.tolist()], dtype=torch.float64)
+
+    def integral(y):
+        return torch.trapezoid(y * density, x).item()
+
+    assert integral(x**0) == pytest.approx(1, abs=1e-6)
+    assert integral(x) == pytest.approx(law.mean, abs=1e-6)
+    assert math.sqrt(integral((x - law.mean) ** 2)) == pytest.approx(law.std, rel=1e-6)
+    middle = x[:8001]
+    below = torch.trapezoid(density[:8001], middle).item()
+    assert law.below(middle[-1].item()) == pytest.approx(below, abs=1e-6)
+    assert law.above(middle[-1].item()) == pytest.approx(1 - below, abs=1e-6)
+
+
+def three_more_zeros(t):
+    t[(t[:, 0] != 0).nonzero()[:3], 0] = 0
+
+
+# What may go wrong with a fill, and the initialisers whose checks must notice.
+FAULTS = {
+    "nothing": (lambda t: None, set()),
+    "too wide": (lambda t: t.mul_(1.02), RANDOM | {"ones_"}),
+    "shifted": (lambda t: t.add_(0.03 * t.std()), RANDOM),
+    "all zero": (lambda t: t.zero_(), RANDOM | {"ones_"}),
+    "one not a number": (lambda t: t[-1, -1].fill_(math.nan), RANDOM | {"ones_", "zeros_"}),
+    "one far out": (lambda t: t[-1, -1].fill_(20.0), RANDOM | {"ones_", "zeros_"}),
+    "tails cut": (lambda t: t.clamp_(-2.2 * t.std(), 2.2 * t.std()), RANDOM - SYMMETRIC_UNIFORM | {"ones_"}),
+    "a column too sparse": (three_more_zeros, {"sparse_", "orthogonal_", "ones_"}),
+    "shuffled": (
+        lambda t: t.copy_(t.flatten()[torch.randperm(t.numel())].view_as(t)),
+        {"sparse_", "orthogonal_"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(RANDOM | {"ones_", "zeros_"}))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_checks_notice(name, fault):
+    """Torch's own functions, with a fault put into what they drew."""
+    spoil, noticed_by = FAULTS[fault]
+
+    def init(tensor, *args, **kwargs):
+        getattr(torch.nn.init, name)(tensor, *args, **kwargs)
+        spoil(tensor)
+
+    torch.manual_seed(1)
+    watch = measure.Stopwatch(SimpleNamespace(**{name: init}))
+    getattr(watch, name)(torch.empty(512, 256), **({"sparsity": 0.1} if name == "sparse_" else {}))
+    verdict = watch.records[name].verdict()
+    assert verdict["ok"] == (name not in noticed_by), verdict["wrong"]
+    json.dumps(verdict, allow_nan=False)
+
+
+def test_an_initialiser_that_fails_is_a_row_without_figures():
+    def orthogonal_(tensor):
+        raise NotImplementedError("geqrf not implemented for 'BFloat16'\nmore")
+
+    broken = measure.Stopwatch(SimpleNamespace(orthogonal_=orthogonal_))
+    good = measure.Stopwatch(torch.nn.init)
+    fill = measure.Stopwatch(measure.Fill(), check=False)
+    watches = {"fill_": fill, "torch": broken, "fastinit": good}
+    for watch in watches.values():
+        watch.orthogonal_(torch.empty(64, 64))
+    row, total = demo.rows(watches)
+    assert row["torch_s"] is total["torch_s"] is row["ratio"] is None
+    assert row["fastinit_s"] > 0
+    (check,) = demo.checks(watches)
+    assert check["torch"]["wrong"] == ["raised: geqrf not implemented for 'BFloat16'"]
+    assert check["fastinit"]["ok"]
+
+
+def test_readme_shows_a_committed_result():
+    """The README's table is `demo --markdown FILE`, with the file that its marker names."""
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- demo-table(?:: (\S+))? -->\n(.*?)\n?<!-- /demo-table -->", readme, re.DOTALL)
+    assert block is not None
+    if block[1] is None:
+        pytest.skip("the README has no table yet")
+    assert block[2] == report.markdown(json.loads((ROOT / block[1]).read_text()))
+
+
+def test_readme_examples_run():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:  # each may build on those before
+        exec(block, names)
