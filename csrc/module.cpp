@@ -12,6 +12,7 @@
 #include "core/elementary.h"
 #include "core/philox.h"
 #include "cpu/fill.h"
+#include "tensors.h"
 
 namespace fastinit {
 namespace {
@@ -146,6 +147,8 @@ PYBIND11_MODULE(_C, m) {
     const at::NoGradGuard no_grad;
     tensor.zero_();
   });
+
+  m.def("check_writable", [](const std::string& op, const Tensor& tensor) { check_writable(op.c_str(), tensor); });
 
   m.def("build_info", build_info);
   m.def("cpu_capability", [] { return std::string(cpu::name(cpu::active())); });

@@ -107,13 +107,14 @@ struct SparseOp {
                       sparsity);
     TORCH_CHECK(std >= 0, "fastinit.sparse_: std must not be negative, but is ", std);
     FASTINIT_CHECK_FINITE("sparse_", self, std);
+    TORCH_CHECK(self.size(0) < int64_t{1} << 42, "fastinit.sparse_: tensor must have fewer than 2^42 rows, but has ",
+                self.size(0));
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
-    const auto rows = self.size(0), columns = self.size(1);
+    const auto rows = static_cast<uint64_t>(self.size(0)), columns = static_cast<uint64_t>(self.size(1));
     const auto zeros = static_cast<uint64_t>(std::ceil(sparsity * static_cast<double>(rows)));
-    fill(self, key, Sparse<R>::make(part_std(self, std), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), zeros,
-                                    self.is_complex() ? 2 : 1));
+    fill(self, key, Sparse<R>::make(part_std(self, std), rows, columns, zeros, self.is_complex() ? 2 : 1));
   }
 };
 

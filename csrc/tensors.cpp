@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/MemoryOverlap.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
@@ -80,12 +81,18 @@ DType dtype_of(const at::Tensor& self) {
 
 bool uses_double(const at::Tensor& self) { return dtype_of(self) == DType::f64; }
 
+void check_writable(const char* op, const at::Tensor& self) {
+  TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ", self.sizes(),
+              ", strides ", self.strides(), "); clone() it before filling it");
+  TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
+              ": tensor is an inference tensor, which can be updated in inference mode only; clone() it");
+}
+
 void check_fillable(const char* op, const at::Tensor& self, const KeySource& source) {
   TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", op,
                               ": tensor must be dense and not quantized, but has layout ", self.layout(), " and dtype ",
                               self.scalar_type());
-  TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ", self.sizes(),
-              ", strides ", self.strides(), "); clone() it before filling it");
+  check_writable(op, self);
   if (source.generator.has_value() && source.generator->defined()) {
     const at::Device device = source.generator->device();
     TORCH_CHECK(device.is_cpu() || device.type() == self.device().type(), "fastinit.", op,

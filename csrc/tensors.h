@@ -27,6 +27,9 @@ struct KeySource {
   TensorKey take(const at::Tensor& self) const;
 };
 
+// Throws if elements of `self` share memory, or if it is an inference tensor outside of inference mode.
+void check_writable(const char* op, const at::Tensor& self);
+
 // Throws what a fill of `self` would: dtype, layout, device, overlapping memory, generator.
 void check_fillable(const char* op, const at::Tensor& self, const KeySource& source);
 

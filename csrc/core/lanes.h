@@ -34,6 +34,8 @@ struct Portable {
   using U32 = Array<uint32_t, 2 * Blocks>;
   using F32 = Array<float, 2 * Blocks>;
   using U64 = Array<uint64_t, Blocks>;
+  using M32 = Array<bool, 2 * Blocks>;
+  using M64 = Array<bool, Blocks>;
   using F64 = Array<double, Blocks>;
 
   // The block that each 64-bit lane works on, relative to the first.

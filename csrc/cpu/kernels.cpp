@@ -284,59 +284,111 @@ void fill_segment(T* out, const Run<R>& run, const TruncatedNormal<R>& d, bool s
   in_chunks(out, run, streaming, [&](T* to, const Run<R>& part) { fill_by_rejection(to, part, d); });
 }
 
-// Columns whose round keys are at hand at a time: they are made once, and serve all rows of a run.
-constexpr int tile_width = 256;
-
+// The zeros of sparse_ in a strip of columns, row by row. What the columns' Philox words say is at hand for the whole
+// strip, so that a run of many rows computes it once.
 template <class R>
-class ColumnKeys {
+class ZeroStrip {
  public:
+  static constexpr int64_t width = 256;
   static constexpr int lanes = 2 * Lanes::blocks;
 
-  ColumnKeys(const Sparse<R>& d, Key key, uint64_t first_column) {
-    const uint32_t parts = static_cast<uint32_t>(d.parts);
-    for (int c = 0; c < tile_width; c += lanes) {
-      for (uint32_t draw = 0; draw < Sparse<R>::key_blocks; ++draw) {
-        const auto words = [&](int parity) {  // of every other column
-          const uint64_t column = (first_column + static_cast<uint64_t>(c)) / parts;
-          // Lanes::block_offsets() is an order that suits stores; here the lanes stand for columns as they come.
-          uint32_t step[Lanes::blocks];
-          for (int i = 0; i < Lanes::blocks; ++i) step[i] = static_cast<uint32_t>(2 * i + parity) / parts;
-          const auto number = Lanes::U64(column) + load<Lanes::U64>(step);
-          return words_of<Lanes>(number, shift_right<32>(number), draw, Purpose::columns, key);
-        };
-        const auto a = words(0), b = words(1);
-        for (int i = 0; i < 4; ++i) store(words_[4 * draw + static_cast<uint32_t>(i)] + c, interleave(a.w[i], b.w[i]));
-      }
+  ZeroStrip(const Sparse<R>& d, Key key, uint64_t first_column) : d_(d), key_(key), first_column_(first_column) {
+    if (d.selects()) {
+      for (uint32_t& left : state_) left = d.zeros;
+    } else {
+      for (int draw = 0; 4 * draw < 2 * d.rounds; ++draw) load_words(draw, 4 * draw);
     }
   }
-  // The i-th key word of the columns from `column` (in the tile) on. Beyond the tile, lanes are undefined.
-  FASTINIT_INLINE Lanes::U32 word(int i, int64_t column) const { return load<Lanes::U32>(words_[i] + column); }
+
+  // Finds the zeros of this row. Rows come in rising order.
+  void go_to(uint64_t row) {
+    if (d_.selects()) {
+      for (; next_row_ <= row; ++next_row_) select_row();
+    } else if (d_.wide == 0) {
+      d_.rounds == 6 ? permute<false, 6>(row) : permute<false, 8>(row);
+    } else {
+      d_.rounds == 6 ? permute<true, 6>(row) : permute<true, 8>(row);
+    }
+  }
+
+  // Which of the `lanes` columns from `column` (in the strip) on are zero; none beyond the strip.
+  FASTINIT_INLINE auto zero(int64_t column) const { return test_bit<0>(load<U32>(zero_ + column)); }
 
  private:
-  // A vector that starts at the last column of a row may read on; the last row has room for that.
-  alignas(64) uint32_t words_[4 * Sparse<R>::key_blocks + 1][tile_width];
+  using U32 = Lanes::U32;
+
+  // Words to .. to + 3 of the columns: those of their block `draw`.
+  void load_words(int draw, int to) {
+    const uint32_t parts = static_cast<uint32_t>(d_.parts);
+    for (int64_t c = 0; c < width; c += lanes) {
+      const auto every_other = [&](int parity) {
+        uint32_t step[Lanes::blocks];
+        for (int i = 0; i < Lanes::blocks; ++i) step[i] = static_cast<uint32_t>(2 * i + parity) / parts;
+        const auto column = Lanes::U64((first_column_ + static_cast<uint64_t>(c)) / parts) + load<Lanes::U64>(step);
+        return words_of<Lanes>(column, shift_right<32>(column), static_cast<uint32_t>(draw), Purpose::columns, key_);
+      };
+      const auto even = every_other(0), odd = every_other(1);
+      for (int i = 0; i < 4; ++i) store(words_[to + i] + c, interleave(even.w[i], odd.w[i]));
+    }
+  }
+
+  FASTINIT_INLINE void store_zero(int64_t c, Lanes::M32 mask) { store(zero_ + c, select(mask, U32(1u), U32(0u))); }
+
+  void select_row() {
+    const int word = static_cast<int>(next_row_ % 4);
+    if (word == 0) load_words(static_cast<int>(next_row_ / 4), 0);
+    for (int64_t c = 0; c < width; c += lanes) {
+      const U32 left = load<U32>(state_ + c);
+      const auto zero = d_.selected(next_row_, load<U32>(words_[word] + c), left);
+      store(state_ + c, left - select(zero, U32(1u), U32(0u)));
+      store_zero(c, zero);
+    }
+  }
+
+  template <bool Ragged, int Rounds>
+  void permute(uint64_t row) {
+    const auto cell = d_.cell(row);
+    if (cell.high != high_ || next_row_ == 0) {
+      for (int64_t c = 0; c < width; c += lanes) {
+        store(state_ + c, d_.template shift<Ragged>(U32(cell.high), load<U32>(words_[0] + c), load<U32>(words_[1] + c)));
+      }
+      high_ = cell.high;
+      next_row_ = 1;
+    }
+    for (int64_t c = 0; c < width; c += lanes) {
+      store_zero(c, d_.template permuted_to_zero<Ragged, Rounds>(cell, load<U32>(state_ + c),
+                                                                 [&](int i) { return load<U32>(words_[i] + c); }));
+    }
+  }
+
+  const Sparse<R>& d_;
+  Key key_;
+  uint64_t first_column_;
+  uint64_t next_row_ = 0;
+  uint32_t high_ = 0;
+  alignas(64) uint32_t words_[2 * Sparse<R>::most_rounds][width];
+  alignas(64) uint32_t state_[width];  // zeros left (selection), or the first round's shift (permutation)
+  alignas(64) uint32_t zero_[width + lanes] = {};
 };
 
 template <class T, class R>
 void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming) {
-  constexpr int lanes = ColumnKeys<R>::lanes;
+  constexpr int64_t width = ZeroStrip<R>::width, lanes = ZeroStrip<R>::lanes;
   const uint64_t end = run.first + static_cast<uint64_t>(run.n), columns = d.columns;
-  alignas(64) T stage[tile_width + lanes];
-  for (uint64_t tile = 0; tile < columns; tile += tile_width) {
-    const uint64_t tile_end = tile + tile_width < columns ? tile + tile_width : columns;
+  alignas(64) T stage[width + lanes];
+  for (uint64_t left = 0; left < columns; left += width) {
+    const uint64_t right = left + width < columns ? left + width : columns;
     uint64_t row = run.first / columns;
-    if (row * columns + tile_end <= run.first) ++row;
-    if (row * columns + tile >= end) continue;
-    const ColumnKeys<R> keys(d, run.key, tile);
-    for (; row * columns + tile < end; ++row) {
-      const uint64_t from = row * columns + tile < run.first ? run.first : row * columns + tile;
-      const uint64_t to = row * columns + tile_end < end ? row * columns + tile_end : end;
-      const int64_t n = static_cast<int64_t>(to - from), skip = static_cast<int64_t>(from - row * columns - tile);
+    if (row * columns + right <= run.first) ++row;
+    if (row * columns + left >= end) continue;
+    ZeroStrip<R> strip(d, run.key, left);
+    for (; row * columns + left < end; ++row) {
+      const uint64_t from = row * columns + left < run.first ? run.first : row * columns + left;
+      const uint64_t to = row * columns + right < end ? row * columns + right : end;
+      const int64_t n = static_cast<int64_t>(to - from), skip = static_cast<int64_t>(from - row * columns - left);
+      strip.go_to(row);
       fill_elementwise(stage, Run<R>{from, n, run.key}, d.normal, false);
-      const auto place = d.split(row);
-      for (int64_t c = 0; c < n; c += lanes) {
-        store_zeros(stage + c, d.template is_zero<Lanes>(place, [&](int i) { return keys.word(i, skip + c); }));
-      }
+      for (int64_t c = 0; c < n; c += lanes) store_zeros(stage + c, strip.zero(skip + c));
       T* const p = out + (from - run.first);
       copy(p, stage, n, streaming && on_cache_line(p));
     }
