@@ -82,7 +82,7 @@ clean:  ## remove what was built; .venv stays
 python-version:
 	$(CHECK_PYTHON)
 
-$(VENV)/.ready-%: requirements.txt
+$(VENV)/.ready-%:
 	$(CHECK_PYTHON)
 	@echo 'fastinit: installing requirements.txt into $(VENV) (torch is large; this happens once)'
 	@$(PYTHON) -m venv $(VENV)

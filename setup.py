@@ -114,9 +114,10 @@ def find_cuda() -> Cuda | str:
     nvcc = [path, "-ccbin", CXX[-1]] if "CXX" in os.environ else [path]
     status, log = output_of([*nvcc, "-v", "-x", "cu", "-E", os.devnull])
     if status != 0:
-        problem = next((line for line in log.splitlines() if "error" in line or "fatal" in line), "")
+        lines = log.splitlines() or ["it does not say why"]
+        problem = next((line for line in lines if "error" in line or "fatal" in line), lines[-1])
         problem = problem.strip().replace('"', "'")  # a C++ string literal holds it
-        return f"{shlex.join(nvcc)} does not work: {problem or 'it does not say why'}"
+        return f"{shlex.join(nvcc)} does not work: {problem}"
     library_dirs = re.findall(r'-L([^"\s]+)', "".join(re.findall(r"^#\$ LIBRARIES=.*$", log, re.M)))
 
     wanted = os.environ.get("FASTINIT_CUDA_ARCHS") or os.environ.get("TORCH_CUDA_ARCH_LIST")

@@ -1,7 +1,7 @@
 // fastinit._C: what Python calls. The fills go through torch's dispatcher, but not through its Python front end,
 // which would cost more than filling a small tensor does.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -50,6 +50,7 @@ std::string compiler() {
 #endif
 }
 
+#if defined(FASTINIT_CUDA_ARCHS)
 std::vector<std::string> words(const std::string& text) {
   std::vector<std::string> result;
   size_t at = 0;
@@ -60,6 +61,7 @@ std::vector<std::string> words(const std::string& text) {
   }
   return result;
 }
+#endif
 
 py::dict build_info() {
   py::dict info;
@@ -148,7 +150,8 @@ PYBIND11_MODULE(_C, m) {
     tensor.zero_();
   });
 
-  m.def("check_writable", [](const std::string& op, const Tensor& tensor) { check_writable(op.c_str(), tensor); });
+  m.def("check_writable",
+        [](const std::string& op, const Tensor& tensor) { check_writable(op.c_str(), tensor); });
 
   m.def("build_info", build_info);
   m.def("cpu_capability", [] { return std::string(cpu::name(cpu::active())); });

@@ -42,15 +42,18 @@ struct UniformOp {
 
   void check(const Tensor& self) const {
     double lowest = 0, highest = 0;
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, c10::toRealValueType(self.scalar_type()), name, [&] {
-      highest = static_cast<double>(std::numeric_limits<scalar_t>::max());
-      lowest = -highest;
-    });
-    TORCH_CHECK(a >= lowest && a <= highest, "fastinit.uniform_: a is out of bounds for ", self.scalar_type(), ": ", a);
-    TORCH_CHECK(b >= lowest && b <= highest, "fastinit.uniform_: b is out of bounds for ", self.scalar_type(), ": ", b);
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, c10::toRealValueType(self.scalar_type()), name,
+                                    [&] {
+                                      highest = static_cast<double>(std::numeric_limits<scalar_t>::max());
+                                      lowest = -highest;
+                                    });
+    TORCH_CHECK(a >= lowest && a <= highest, "fastinit.uniform_: a is out of bounds for ", self.scalar_type(),
+                ": ", a);
+    TORCH_CHECK(b >= lowest && b <= highest, "fastinit.uniform_: b is out of bounds for ", self.scalar_type(),
+                ": ", b);
     TORCH_CHECK(a <= b, "fastinit.uniform_: a must not be above b, but a=", a, " and b=", b);
-    TORCH_CHECK(b - a <= highest, "fastinit.uniform_: b - a is out of bounds for ", self.scalar_type(), ": a=", a,
-                " and b=", b);
+    TORCH_CHECK(b - a <= highest, "fastinit.uniform_: b - a is out of bounds for ", self.scalar_type(),
+                ": a=", a, " and b=", b);
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
@@ -102,13 +105,14 @@ struct SparseOp {
   double sparsity, std;
 
   void check(const Tensor& self) const {
-    TORCH_CHECK_VALUE(self.dim() == 2, "fastinit.sparse_: tensor must have 2 dimensions, but has ", self.dim());
-    TORCH_CHECK_VALUE(sparsity >= 0 && sparsity <= 1, "fastinit.sparse_: sparsity must lie in [0, 1], but is ",
-                      sparsity);
+    TORCH_CHECK_VALUE(self.dim() == 2, "fastinit.sparse_: tensor must have 2 dimensions, but has ",
+                      self.dim());
+    TORCH_CHECK_VALUE(sparsity >= 0 && sparsity <= 1,
+                      "fastinit.sparse_: sparsity must lie in [0, 1], but is ", sparsity);
     TORCH_CHECK(std >= 0, "fastinit.sparse_: std must not be negative, but is ", std);
     FASTINIT_CHECK_FINITE("sparse_", self, std);
-    TORCH_CHECK(self.size(0) < int64_t{1} << 42, "fastinit.sparse_: tensor must have fewer than 2^42 rows, but has ",
-                self.size(0));
+    TORCH_CHECK(self.size(0) < int64_t{1} << 42,
+                "fastinit.sparse_: tensor must have fewer than 2^42 rows, but has ", self.size(0));
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
@@ -124,8 +128,8 @@ struct OrthogonalOp {
   double gain;
 
   void check(const Tensor& self) const {
-    TORCH_CHECK_VALUE(self.dim() >= 2, "fastinit.orthogonal_: tensor must have 2 or more dimensions, but has ",
-                      self.dim());
+    TORCH_CHECK_VALUE(self.dim() >= 2,
+                      "fastinit.orthogonal_: tensor must have 2 or more dimensions, but has ", self.dim());
     FASTINIT_CHECK_FINITE("orthogonal_", self, gain);
   }
   template <class R>
@@ -140,8 +144,8 @@ template <class Op>
 void check(const Tensor& self, const Op& op, const KeySource& source) {
   const at::ScalarType t = self.scalar_type();
   const bool real = t == at::kFloat || t == at::kDouble || t == at::kHalf || t == at::kBFloat16;
-  TORCH_CHECK_NOT_IMPLEMENTED(real || (Op::complex && (t == at::kComplexFloat || t == at::kComplexDouble)), "fastinit.",
-                              Op::name, ": not implemented for dtype ", t,
+  TORCH_CHECK_NOT_IMPLEMENTED(real || (Op::complex && (t == at::kComplexFloat || t == at::kComplexDouble)),
+                              "fastinit.", Op::name, ": not implemented for dtype ", t,
                               " (but for float32, float64, float16, bfloat16",
                               Op::complex ? ", complex64 and complex128)" : ")");
   check_fillable(Op::name, self, source);

@@ -82,21 +82,22 @@ DType dtype_of(const at::Tensor& self) {
 bool uses_double(const at::Tensor& self) { return dtype_of(self) == DType::f64; }
 
 void check_writable(const char* op, const at::Tensor& self) {
-  TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ", self.sizes(),
-              ", strides ", self.strides(), "); clone() it before filling it");
+  TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ",
+              self.sizes(), ", strides ", self.strides(), "); clone() it before filling it");
   TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
               ": tensor is an inference tensor, which can be updated in inference mode only; clone() it");
 }
 
 void check_fillable(const char* op, const at::Tensor& self, const KeySource& source) {
   TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", op,
-                              ": tensor must be dense and not quantized, but has layout ", self.layout(), " and dtype ",
-                              self.scalar_type());
+                              ": tensor must be dense and not quantized, but has layout ", self.layout(),
+                              " and dtype ", self.scalar_type());
   check_writable(op, self);
   if (source.generator.has_value() && source.generator->defined()) {
     const at::Device device = source.generator->device();
     TORCH_CHECK(device.is_cpu() || device.type() == self.device().type(), "fastinit.", op,
-                ": generator must be on the CPU or on the tensor's device ", self.device(), ", but is on ", device);
+                ": generator must be on the CPU or on the tensor's device ", self.device(), ", but is on ",
+                device);
   }
   if (source.key.has_value()) {
     TORCH_CHECK_VALUE(source.key->scalar_type() == at::kLong && source.key->numel() == 1, "fastinit.", op,
@@ -115,7 +116,8 @@ TensorKey KeySource::take(const at::Tensor& self) const {
   }
   const bool given = generator.has_value() && generator->defined();
   if (self.is_cpu() || (given && generator->device().is_cpu())) {
-    auto* const cpu = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
+    auto* const cpu =
+        at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
     const std::lock_guard<std::mutex> lock(cpu->mutex_);
     return {Key{cpu->random64()}, {}};
   }
@@ -153,10 +155,12 @@ Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides) {
 }
 
 template <class Distribution>
-void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution, uint64_t first_index) {
+void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution,
+          uint64_t first_index) {
   if (self.is_complex()) return fill(at::view_as_real(self), key, distribution, 2 * first_index);
   if (self.numel() == 0) return;
-  Fill<Distribution> f{region_of(self.sizes(), self.strides()), self.data_ptr(), dtype_of(self), key.host, distribution};
+  Fill<Distribution> f{region_of(self.sizes(), self.strides()), self.data_ptr(), dtype_of(self), key.host,
+                       distribution};
   f.region.first_index = first_index;
   if (self.is_cpu()) return cpu::fill(f);
 #if defined(FASTINIT_WITH_CUDA)

@@ -38,7 +38,8 @@ Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides);
 
 // Fills the tensor, whose real dtype is of the distribution's arithmetic, on its device.
 template <class Distribution>
-void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution, uint64_t first_index = 0);
+void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution,
+          uint64_t first_index = 0);
 
 // True for float64 and complex128: the dtypes whose arithmetic is float64.
 bool uses_double(const at::Tensor& self);

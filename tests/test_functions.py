@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from testing import FUNCTIONS, RANDOM, arguments, observe, shape, untouched
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastinit
+from testing import FUNCTIONS, RANDOM, arguments, observe, shape, untouched
 
 OPS: dict[str, tuple[float, ...]] = {
     "uniform_": (-1.0, 2.0),
@@ -77,7 +77,9 @@ def test_meta_draws_nothing(name: str) -> None:
 def test_cuda_generator_is_no_good_for_the_cpu(name: str) -> None:
     generator = torch.Generator("cuda")
     with untouched(), untouched(generator):
-        outcome = observe(getattr(fastinit, name), torch.zeros(shape(name)), *arguments(name), generator=generator)
+        outcome = observe(
+            getattr(fastinit, name), torch.zeros(shape(name)), *arguments(name), generator=generator
+        )
     assert isinstance(outcome.error, RuntimeError)
     assert "generator" in str(outcome.error) and "cuda" in str(outcome.error)
     assert not outcome.wrote
@@ -342,4 +344,6 @@ def test_import_without_the_compiled_part(compiled_part: str | None, expected: s
     )
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert re.fullmatch(rf"ImportError: fastinit cannot be imported: {expected}; build it with .*", last), last
+    assert re.fullmatch(rf"ImportError: fastinit cannot be imported: {expected}; build it with .*", last), (
+        last
+    )

@@ -47,6 +47,7 @@ struct Portable {
   }
 };
 
+// clang-format off
 // r.v[i] = EXPRESSION for every lane.
 #define FASTINIT_EACH(RESULT, EXPRESSION)               \
   {                                                     \
@@ -224,6 +225,7 @@ FASTINIT_INLINE void store_zeros(T* p, Array<bool, N> mask) {
 
 #undef FASTINIT_EACH
 #undef WITH_COMMAS
+// clang-format on
 
 // The lane types of one arithmetic: Lanes<L, float>::Real is L::F32, and so on.
 template <class L, class R>

@@ -100,7 +100,7 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
     return d;
   }
   const double alpha = (a - m) / s, beta = (b - m) / s;
-  const bool left = beta < 0;  // the whole interval lies below the mean
+  const bool left = beta < 0;                                   // the whole interval lies below the mean
   const double nearest = alpha > 0 ? alpha : left ? -beta : 0;  // distance of its peak from the mean
   const double rate = (nearest + ::sqrt(nearest * nearest + 4)) / 2;
   const double below_rate = 2 / (::sqrt(nearest * nearest + 4) + nearest);  // rate - nearest
@@ -108,9 +108,10 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   // How often each proposal is accepted. `mass` is sqrt(2 pi) (Phi(beta) - Phi(alpha)) exp(nearest^2 / 2), which
   // neither underflows nor overflows however far out the tail is.
   const double width = beta - alpha, farthest = nearest + width;
-  const double mass = nearest > 0 ? mills_ratio(nearest) - ::exp(-width * (nearest + farthest) / 2) * mills_ratio(farthest)
-                                  : 2.5066282746310005 * (::erfc(-beta * 0.70710678118654752) / 2 -
-                                                          ::erfc(-alpha * 0.70710678118654752) / 2);
+  const double mass =
+      nearest > 0 ? mills_ratio(nearest) - ::exp(-width * (nearest + farthest) / 2) * mills_ratio(farthest)
+                  : 2.5066282746310005 *
+                        (::erfc(-beta * 0.70710678118654752) / 2 - ::erfc(-alpha * 0.70710678118654752) / 2);
   // Operations a value costs: the first attempt draws whole blocks, a further one a block for each element.
   const auto cost = [](double first, double again, double acceptance) {
     return first + again * (1 / acceptance - 1);

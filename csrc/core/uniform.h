@@ -24,7 +24,8 @@ constexpr R grid_spacing = R(sizeof(R) == 4 ? 0x1p-24 : 0x1p-53);
 // The largest value of T below x.
 template <class T>
 typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
-  using B = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+  using B =
+      std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   constexpr B sign = static_cast<B>(B{1} << (8 * sizeof(T) - 1));
   B bits = bit_cast<B>(round_to<T>(x));
   if (bits == 0) bits = sign;  // below +0 as below -0

@@ -33,7 +33,7 @@ using Lanes = Portable<4>;
 constexpr uint64_t low_half = 0xFFFFFFFFu;
 
 template <class R>
-constexpr int group_size = Lanes::blocks * elements_per_block<R>;
+constexpr int group_size = Lanes::blocks*(elements_per_block<R>);
 
 template <class T>
 using ArithmeticFor = typename ArithmeticOf<T>::type;
@@ -292,7 +292,8 @@ class ZeroStrip {
   static constexpr int64_t width = 256;
   static constexpr int lanes = 2 * Lanes::blocks;
 
-  ZeroStrip(const Sparse<R>& d, Key key, uint64_t first_column) : d_(d), key_(key), first_column_(first_column) {
+  ZeroStrip(const Sparse<R>& d, Key key, uint64_t first_column)
+      : d_(d), key_(key), first_column_(first_column) {
     if (d.selects()) {
       for (uint32_t& left : state_) left = d.zeros;
     } else {
@@ -324,15 +325,19 @@ class ZeroStrip {
       const auto every_other = [&](int parity) {
         uint32_t step[Lanes::blocks];
         for (int i = 0; i < Lanes::blocks; ++i) step[i] = static_cast<uint32_t>(2 * i + parity) / parts;
-        const auto column = Lanes::U64((first_column_ + static_cast<uint64_t>(c)) / parts) + load<Lanes::U64>(step);
-        return words_of<Lanes>(column, shift_right<32>(column), static_cast<uint32_t>(draw), Purpose::columns, key_);
+        const auto column =
+            Lanes::U64((first_column_ + static_cast<uint64_t>(c)) / parts) + load<Lanes::U64>(step);
+        return words_of<Lanes>(column, shift_right<32>(column), static_cast<uint32_t>(draw), Purpose::columns,
+                               key_);
       };
       const auto even = every_other(0), odd = every_other(1);
       for (int i = 0; i < 4; ++i) store(words_[to + i] + c, interleave(even.w[i], odd.w[i]));
     }
   }
 
-  FASTINIT_INLINE void store_zero(int64_t c, Lanes::M32 mask) { store(zero_ + c, select(mask, U32(1u), U32(0u))); }
+  FASTINIT_INLINE void store_zero(int64_t c, Lanes::M32 mask) {
+    store(zero_ + c, select(mask, U32(1u), U32(0u)));
+  }
 
   void select_row() {
     const int word = static_cast<int>(next_row_ % 4);
@@ -350,14 +355,15 @@ class ZeroStrip {
     const auto cell = d_.cell(row);
     if (cell.high != high_ || next_row_ == 0) {
       for (int64_t c = 0; c < width; c += lanes) {
-        store(state_ + c, d_.template shift<Ragged>(U32(cell.high), load<U32>(words_[0] + c), load<U32>(words_[1] + c)));
+        store(state_ + c,
+              d_.template shift<Ragged>(U32(cell.high), load<U32>(words_[0] + c), load<U32>(words_[1] + c)));
       }
       high_ = cell.high;
       next_row_ = 1;
     }
     for (int64_t c = 0; c < width; c += lanes) {
-      store_zero(c, d_.template permuted_to_zero<Ragged, Rounds>(cell, load<U32>(state_ + c),
-                                                                 [&](int i) { return load<U32>(words_[i] + c); }));
+      store_zero(c, d_.template permuted_to_zero<Ragged, Rounds>(
+                        cell, load<U32>(state_ + c), [&](int i) { return load<U32>(words_[i] + c); }));
     }
   }
 
@@ -385,7 +391,8 @@ void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming)
     for (; row * columns + left < end; ++row) {
       const uint64_t from = row * columns + left < run.first ? run.first : row * columns + left;
       const uint64_t to = row * columns + right < end ? row * columns + right : end;
-      const int64_t n = static_cast<int64_t>(to - from), skip = static_cast<int64_t>(from - row * columns - left);
+      const int64_t n = static_cast<int64_t>(to - from),
+                    skip = static_cast<int64_t>(from - row * columns - left);
       strip.go_to(row);
       fill_elementwise(stage, Run<R>{from, n, run.key}, d.normal, false);
       for (int64_t c = 0; c < n; c += lanes) store_zeros(stage + c, strip.zero(skip + c));
@@ -417,7 +424,8 @@ class Window {
  public:
   static constexpr int64_t size = 256;
 
-  Window(Key key, const D& distribution, uint64_t last) : key_(key), distribution_(distribution), last_(last) {}
+  Window(Key key, const D& distribution, uint64_t last)
+      : key_(key), distribution_(distribution), last_(last) {}
 
   // Copies the values of n indices from `first` on to p, p + stride, ...
   void scatter(T* p, int64_t stride, uint64_t first, int64_t n) {
@@ -505,7 +513,8 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
   const bool strips = consecutive && inner > 0 && width > strip_width && region.strides[inner - 1] < stride;
 
   uint64_t last = region.first_index;
-  for (int d = 0; d < region.dims; ++d) last += static_cast<uint64_t>((region.sizes[d] - 1) * region.index_strides[d]);
+  for (int d = 0; d < region.dims; ++d)
+    last += static_cast<uint64_t>((region.sizes[d] - 1) * region.index_strides[d]);
   Window<T, D> window(f.key, f.distribution, last);
 
   // Columns from .. to - 1 of a row.

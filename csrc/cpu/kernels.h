@@ -5,11 +5,11 @@
 
 namespace fastinit {
 
-#define FASTINIT_DECLARE(TARGET)                                                            \
-  namespace TARGET {                                                                        \
-  /* Fills elements begin .. end - 1 of the region. `streaming`: past the caches. */        \
-  template <class Distribution>                                                             \
-  void fill(const Fill<Distribution>& f, int64_t begin, int64_t end, bool streaming);       \
+#define FASTINIT_DECLARE(TARGET)                                                      \
+  namespace TARGET {                                                                  \
+  /* Fills elements begin .. end - 1 of the region. `streaming`: past the caches. */  \
+  template <class Distribution>                                                       \
+  void fill(const Fill<Distribution>& f, int64_t begin, int64_t end, bool streaming); \
   }
 FASTINIT_DECLARE(baseline)
 #if defined(__x86_64__)

@@ -174,7 +174,9 @@ FASTINIT_INLINE Avx2::U64 load<Avx2::U64>(const uint32_t* p) {
 }
 FASTINIT_INLINE void store(float* p, Avx2::F32 a) { _mm256_storeu_ps(p, a.v); }
 FASTINIT_INLINE void store(double* p, Avx2::F64 a) { _mm256_storeu_pd(p, a.v); }
-FASTINIT_INLINE void store(uint32_t* p, Avx2::U32 a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
+FASTINIT_INLINE void store(uint32_t* p, Avx2::U32 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v);
+}
 
 // The positions of the selected lanes, one a byte, moved together by pext.
 FASTINIT_INLINE int store_selected(uint32_t* p, Avx2::M32 mask, Avx2::U32 a) {

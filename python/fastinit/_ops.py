@@ -54,7 +54,8 @@ def orthogonal_(tensor: Tensor, gain: float, generator: Generator | None) -> Non
 
 
 def fill_(tensor: Tensor, val: float) -> None:
-    if type(val) is float and not is_dynamo_compiling():
+    plain = type(val) is float or (type(val) is int and -(2**63) <= val < 2**63)
+    if plain and not is_dynamo_compiling():
         _C.fill_(tensor, val)
     else:  # torch knows what else a scalar can be
         with torch.no_grad():

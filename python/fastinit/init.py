@@ -278,8 +278,9 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     _ops.require_writable("eye_", tensor)
-    with torch.no_grad():
-        torch.eye(*tensor.shape, out=tensor)
+    values = tensor.detach()
+    values.zero_()
+    values.diagonal().fill_(1)
     return tensor
 
 
@@ -321,16 +322,14 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     if tensor.is_meta:
         return tensor
     _ops.require_writable("dirac_", tensor)
-    with torch.no_grad():
-        centre = tensor
-        if min(groups, per_group, inputs) > 0:
-            for size in kernel:
-                centre = centre.select(2, size // 2)
-            centre = centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2)
-            tensor.zero_()
-            centre.fill_(1)
-        else:
-            tensor.zero_()
+    values = centre = tensor.detach()
+    if min(groups, per_group, inputs) > 0:
+        for size in kernel:
+            centre = centre.select(2, size // 2)
+        values.zero_()
+        centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
+    else:
+        values.zero_()
     return tensor
 
 

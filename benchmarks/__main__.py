@@ -1,0 +1,122 @@
+"""`python -m benchmarks`: measure a suite, or show what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine, plots, report
+from benchmarks.cases import Row
+from benchmarks.fits import fits
+from benchmarks.measure import Options, Results
+from benchmarks.suites import SUITES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    if args.command == "render":
+        for file in args.files:
+            data = json.loads(file.read_text())
+            if args.table:
+                print(report.section(data, args.table))
+            else:
+                show(data, file.with_suffix(""))
+        return 0
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    suite = SUITES[args.suite]
+    rows = [row for row in suite.rows() if not args.only or re.search(args.only, f"{row.table}: {row}")]
+    budget = suite.budget
+    if args.budget is not None:
+        budget, rows = args.budget, [replace(row, always=False) for row in rows]
+    data = run(args.suite, rows, Options(args.repeats, suite.side_seconds, budget))
+    if args.only:  # a part is no result to keep
+        print(report.markdown(data))
+    else:
+        args.output.mkdir(parents=True, exist_ok=True)
+        stem = args.output / machine.file_name(args.suite)
+        Path(f"{stem}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        show(data, stem)
+    return 0 if data["ok"] else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = result.add_argument
+    add("command", nargs="?", choices=("run", "render"), default="run", help="default: run")
+    add("files", nargs="*", type=Path, help="render: the JSON files whose Markdown and pictures to make anew")
+    about = "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())
+    add("--suite", choices=SUITES, default="full", help=f"{about}; default: %(default)s")
+    add("--only", metavar="REGEX", help="measure the rows that match, print the tables and write nothing")
+    add("--threads", type=int, help="how many threads are all; default: torch's choice")
+    add(
+        "--repeats",
+        type=int,
+        default=5,
+        help="at least; fewer than %(default)s, the default, are for a quick look",
+    )
+    add(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="skip torch, or another peer, in rows that would take it longer",
+    )
+    add("--output", type=Path, default=machine.ROOT / machine.RESULTS, help="default: %(default)s")
+    add("--table", choices=report.TITLES, help="render: print this table, and write nothing")
+    return result
+
+
+def run(suite: str, rows: Iterable[Row], options: Options) -> dict[str, Any]:
+    """Measure the rows, telling how it goes, and return what a results file holds."""
+    rows = [replace(row, threads=row.threads or torch.get_num_threads()) for row in rows]
+    where, results, start = machine.describe(), Results(options), time.perf_counter()
+    torch.manual_seed(0)
+    for i, row in enumerate(rows, 1):
+        print(f"[{i}/{len(rows)}] {row}: ", end="", file=sys.stderr, flush=True)
+        print(told(results.add(row)), file=sys.stderr, flush=True)
+    return {
+        "suite": suite,
+        **where,
+        "seconds": time.perf_counter() - start,
+        "repeats": options.repeats,
+        "budget": options.budget if math.isfinite(options.budget) else None,
+        "ok": all(right(row) for row in results.rows),
+        "rows": results.rows,
+        "fits": fits(results.rows),
+    }
+
+
+def told(row: dict[str, Any]) -> str:
+    times = ", ".join(f"{side} {report.seconds(its['median'])}" for side, its in report.timed(row))
+    wrong = [f"{side}: {reason}" for side, verdict in row["checks"].items() for reason in verdict["wrong"]]
+    return "; ".join([times or "skipped", *wrong])
+
+
+def right(row: dict[str, Any]) -> bool:
+    """Whether fastinit did what it was to do, fast or not."""
+    checks = all(its["ok"] for side, its in row["checks"].items() if side.startswith(("fastinit", "same")))
+    return checks and not any(
+        "error" in its for side, its in row["sides"].items() if side.startswith("fastinit")
+    )
+
+
+def show(data: dict[str, Any], stem: Path) -> None:
+    """Write the Markdown and the pictures."""
+    pictures = plots.draw(data, stem)
+    Path(f"{stem}.md").write_text(report.markdown(data, pictures))
+    print(f"Written: {stem}.md and {len(pictures)} pictures")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Cases, sides, rows and requirements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastinit.demo.model import PRESETS, gpt2, init_weights
+
+Shape = tuple[int, ...]
+Call = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An initialiser with its arguments."""
+
+    function: str
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.function
+
+    @property
+    def growth(self) -> float:
+        """The power of the number of elements with which the time of a large call grows."""
+        return 1.5 if self.function == "orthogonal_" else 1.0
+
+    def call(self, library: Any) -> Call:
+        """What initialises an operand with a library, torch.nn.init or one that looks like it."""
+        function: Call = getattr(library, self.function)
+        return partial(function, **self.arguments) if self.arguments else function
+
+    def operand(self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous") -> Any:
+        """Memory to initialise, not touched yet."""
+        match layout:
+            case "contiguous":
+                return torch.empty(shape, dtype=dtype)
+            case "transposed":
+                return torch.empty(shape[::-1], dtype=dtype).permute(*reversed(range(len(shape))))
+            case "strided":  # every other element of each row
+                return torch.empty(*shape[:-1], 2 * shape[-1], dtype=dtype)[..., ::2]
+        raise ValueError(f"no such layout: {layout}")
+
+
+@dataclass(frozen=True)
+class ModelCase(Case):
+    """The demo's model, initialised as the demo does it. The function is the name of a preset."""
+
+    def call(self, library: Any) -> Call:
+        return partial(nn.Module.apply, fn=partial(init_weights, init=library))
+
+    def operand(self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous") -> nn.Module:
+        return gpt2(PRESETS[self.function], dtype).to_empty(device="cpu")
+
+    def shape(self) -> Shape:
+        model = gpt2(PRESETS[self.function], torch.float32)  # on the meta device
+        return (sum(parameter.numel() for parameter in model.parameters()),)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of those that are compared in a row: a library, perhaps with another case or dtype than the row's."""
+
+    library: str
+    capability: str = ""  # the instruction set; fastinit only
+    case: Case | None = None
+    dtype: str = ""
+
+    @property
+    def name(self) -> str:
+        parts = (self.library, self.case and self.case.label, self.dtype, self.capability)
+        return " ".join(part for part in parts if part)
+
+    @property
+    def draws(self) -> bool:
+        return self.library not in ("fill_", "product")
+
+
+FILL, TORCH, FASTINIT, PRODUCT = map(Side, ("fill_", "torch", "fastinit", "product"))
+AVX2 = Side("fastinit", "avx2")
+NUMPY = tuple(Side(f"numpy {generator}") for generator in ("PCG64", "SFC64", "Philox"))
+JAX = tuple(Side(f"jax {generator}") for generator in ("threefry", "rbg"))
+
+
+@dataclass(frozen=True)
+class Faster:
+    """`side` is to be at least `least` times as fast as `than`."""
+
+    side: str
+    than: str
+    least: float
+    where_below: float = math.inf  # only where `than` moves fewer bytes per second
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A figure of `side` is to be at most so large."""
+
+    side: str
+    figure: str  # "extra_bytes" or "orthogonality"
+    most: float
+
+
+@dataclass(frozen=True)
+class Row:
+    table: str
+    case: Case
+    shape: Shape
+    dtype: str = "float32"
+    layout: str = "contiguous"
+    memory: str = "warm"  # or "first touch": memory that the system has not handed out yet
+    threads: int = 0  # 0: all
+    sides: tuple[Side, ...] = (FILL, TORCH, FASTINIT)
+    requirements: tuple[Faster | AtMost, ...] = ()
+    always: bool = False  # measured however long it takes
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.torch_dtype.itemsize
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    def operand(self, case: Case | None = None, dtype: str = "") -> Any:
+        torch_dtype = getattr(torch, dtype or self.dtype)
+        return (case or self.case).operand(self.shape, torch_dtype, self.layout)
+
+    def describe(self) -> dict[str, Any]:
+        """The row as it stands in a results file."""
+        return {
+            "table": self.table,
+            "case": self.case.label,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "elements": self.elements,
+            "layout": self.layout,
+            "memory": self.memory,
+            "threads": self.threads,
+        }
+
+    def __str__(self) -> str:
+        words = [self.case.label, self.dtype, "×".join(map(str, self.shape))]
+        words += [word for word in (self.layout, self.memory) if word not in ("contiguous", "warm")]
+        return ", ".join([*words, f"{self.threads} thread{'s' * (self.threads != 1)}"])

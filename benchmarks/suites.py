@@ -1,0 +1,246 @@
+"""The suites: which rows each measures."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import NamedTuple
+
+from benchmarks.cases import (
+    AVX2,
+    FASTINIT,
+    FILL,
+    JAX,
+    NUMPY,
+    PRODUCT,
+    TORCH,
+    AtMost,
+    Case,
+    Faster,
+    ModelCase,
+    Row,
+    Shape,
+    Side,
+)
+
+UNIFORM, NORMAL = Case("uniform_"), Case("normal_")
+TRUNCATED = Case("trunc_normal_", name="trunc_normal_ ±2σ")
+TRUNCATED_FAR = Case("trunc_normal_", {"a": 3.0, "b": 4.0}, "trunc_normal_ 3σ..4σ")
+TRUNCATED_TAIL = Case("trunc_normal_", {"a": 1.0, "b": 2.0}, "trunc_normal_ 1σ..2σ")
+TRUNCATED_NARROW = Case("trunc_normal_", {"a": -0.1, "b": 0.1}, "trunc_normal_ ±0.1σ")
+XAVIER_UNIFORM, XAVIER_NORMAL = Case("xavier_uniform_"), Case("xavier_normal_")
+KAIMING_UNIFORM, KAIMING_NORMAL = Case("kaiming_uniform_"), Case("kaiming_normal_")
+SPARSE_10, SPARSE_90 = (Case("sparse_", {"sparsity": s}, f"sparse_ {s}") for s in (0.1, 0.9))
+ORTHOGONAL = Case("orthogonal_")
+CONSTANT = Case("constant_", {"val": 0.5})
+ONES, ZEROS, EYE, DIRAC = map(Case, ("ones_", "zeros_", "eye_", "dirac_"))
+MODEL = ModelCase("gpt2-xl", name="the demo's model, 1.56 G")
+TINY_MODEL = ModelCase("tiny", name="the demo's model, tiny")
+
+THREE = (UNIFORM, NORMAL, TRUNCATED)
+TRUNCATIONS = (TRUNCATED_FAR, TRUNCATED_TAIL, TRUNCATED_NARROW)
+SCALED = (XAVIER_UNIFORM, XAVIER_NORMAL, KAIMING_UNIFORM, KAIMING_NORMAL)
+FIXED = (CONSTANT, ONES, ZEROS, EYE)
+FUNCTIONS = (*THREE, *SCALED, SPARSE_10, ORTHOGONAL, *FIXED, DIRAC)  # each once
+PEERS = {"uniform_": (*NUMPY, *JAX), "normal_": (*NUMPY, *JAX), "trunc_normal_": JAX, "orthogonal_": JAX}
+NOT_SLOWER = (Faster("fastinit", "torch", 1),)
+
+
+def matrix(elements: int) -> Shape:
+    """A power of two as a matrix, square or twice as wide as high."""
+    k = elements.bit_length() - 1
+    return (1 << k // 2, 1 << k - k // 2)
+
+
+def kernel(elements: int) -> Shape:
+    """A power of two as a convolution's weight."""
+    inner = min(elements, 4)
+    return (*matrix(elements // inner), inner)
+
+
+# ---- What has to be reached --------------------------------------------------------------------------------
+
+
+class Must(NamedTuple):
+    case: Case
+    ratio: float  # to torch
+    dtype: str = "float32"
+    shape: Shape = matrix(2**26)
+    share: tuple[float, Side] | None = None  # and so much of the speed of another side
+    where_below: float = math.inf  # if that one moves fewer bytes per second
+    extra_bytes: float | None = None  # and at most so much memory besides
+
+    def row(self) -> Row:
+        sides = [FILL, TORCH]
+        requirements: list[Faster | AtMost] = []
+        for capability, part in (("", 1.0), ("avx2", AVX2_PART)):
+            ours = Side("fastinit", capability)
+            sides.append(ours)
+            requirements.append(Faster(ours.name, "torch", part * self.ratio))
+            if self.share:
+                least, other = self.share
+                if other.draws:
+                    other = replace(other, capability=capability)
+                    sides.append(other)
+                requirements.append(Faster(ours.name, other.name, part * least, self.where_below))
+            if self.extra_bytes is not None:
+                requirements.append(AtMost(ours.name, "extra_bytes", self.extra_bytes))
+        return Row(
+            "must",
+            self.case,
+            self.shape,
+            self.dtype,
+            sides=tuple(sides),
+            requirements=tuple(requirements),
+            always=True,
+        )
+
+
+AVX2_PART = 0.6  # of what is required with the best instruction set
+AS_FLOAT32 = (0.9, Side("fastinit", dtype="float32"))
+AS_NORMAL = (0.7, Side("fastinit", case=NORMAL))
+MUST = (
+    Must(UNIFORM, 25, share=(0.7, FILL), where_below=30e9),
+    Must(NORMAL, 10),
+    Must(KAIMING_NORMAL, 10),
+    Must(XAVIER_NORMAL, 10),
+    Must(UNIFORM, 10, "bfloat16", share=AS_FLOAT32),
+    Must(NORMAL, 10, "bfloat16", share=AS_FLOAT32),
+    Must(UNIFORM, 10, "float16", share=AS_FLOAT32),
+    Must(NORMAL, 10, "float16", share=AS_FLOAT32),
+    Must(UNIFORM, 6, "float64"),
+    Must(NORMAL, 12, "float64"),
+    Must(TRUNCATED, 120, share=AS_NORMAL),
+    Must(TRUNCATED, 120, "bfloat16", share=AS_NORMAL),
+    Must(TRUNCATED_FAR, 300),
+    Must(TRUNCATED_TAIL, 150),
+    Must(TRUNCATED_NARROW, 60),
+    Must(SPARSE_10, 30, shape=(4096, 4096)),
+    Must(SPARSE_90, 30, shape=(4096, 4096)),
+    Must(MODEL, 12, shape=MODEL.shape(), extra_bytes=16 * 2**20),
+)
+
+ORTHOGONAL_RATIOS: dict[Shape, float] = {
+    **{(n, n): 1 for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)},
+    (1024, 1024): 3,
+    (2048, 2048): 3,
+    (4096, 4096): 4,
+    (8192, 1024): 2.5,
+    (1024, 8192): 2.5,
+    # Other shapes: very wide and very tall, and weights of convolutions.
+    (64, 65536): 1,
+    (65536, 64): 1,
+    (16, 1024): 1,
+    (1024, 16): 1,
+    (512, 128): 1,
+    (64, 3, 7, 7): 1,
+    (256, 64, 3, 3): 1,
+}
+
+
+def must() -> Iterator[Row]:
+    return (each.row() for each in MUST)
+
+
+def orthogonal(shapes: Iterable[Shape] = ORTHOGONAL_RATIOS, shape: Shape = (1024, 1024)) -> Iterator[Row]:
+    """float32 in the shapes, and the other dtypes in one."""
+    for each in shapes:
+        requirements: tuple[Faster | AtMost, ...] = (Faster("fastinit", "torch", ORTHOGONAL_RATIOS[each]),)
+        if each == (4096, 4096):
+            requirements += (
+                Faster("fastinit", "product", 1 / 0.9),
+                AtMost("fastinit", "orthogonality", 2e-6),
+            )
+        sides = (PRODUCT, TORCH, FASTINIT, *JAX[:1])
+        yield Row("orthogonal", ORTHOGONAL, each, sides=sides, requirements=requirements)
+    for dtype in ("float64", "bfloat16", "float16"):
+        yield Row("orthogonal", ORTHOGONAL, shape, dtype, sides=(PRODUCT, TORCH, FASTINIT))
+
+
+# ---- Everything else ---------------------------------------------------------------------------------------
+
+
+def sizes(exponents: Iterable[int], dtypes: Iterable[str] = ("float32",)) -> Iterator[Row]:
+    for case, dtype, k in product(THREE, dtypes, exponents):
+        peers = [p for p in PEERS[case.function] if dtype == "float32"]
+        yield Row("sizes", case, matrix(2**k), dtype, sides=(FILL, TORCH, FASTINIT, AVX2, *peers))
+
+
+def one_thread(exponents: Iterable[int]) -> Iterator[Row]:
+    return (Row("one thread", case, matrix(2**k), threads=1) for case, k in product(THREE, exponents))
+
+
+def threads(k: int) -> Iterator[Row]:
+    cores = len(os.sched_getaffinity(0))
+    counts = (
+        range(1, cores + 1) if cores <= 8 else sorted({2**i for i in range(cores.bit_length())} | {cores})
+    )
+    for case, n in product(THREE, counts):
+        sides = (FILL, FASTINIT) if case is TRUNCATED else (FILL, TORCH, FASTINIT)
+        yield Row("threads", case, matrix(2**k), threads=n, sides=sides)
+
+
+def first_touch(exponents: Iterable[int], dtypes: Iterable[str]) -> Iterator[Row]:
+    for case, dtype, k in product(THREE, dtypes, exponents):
+        yield Row("first touch", case, matrix(2**k), dtype, memory="first touch")
+
+
+def layouts(exponents: Iterable[int]) -> Iterator[Row]:
+    for case, k, layout in product(THREE, exponents, ("transposed", "strided")):
+        yield Row("layouts", case, matrix(2**k), layout=layout, requirements=NOT_SLOWER)
+
+
+def initialisers(k: int) -> Iterator[Row]:
+    for case in (*SCALED, SPARSE_10, SPARSE_90, *FIXED, DIRAC):
+        yield Row("initialisers", case, kernel(2**k) if case is DIRAC else matrix(2**k))
+    for case in TRUNCATIONS:  # torch needs up to a second for each million of these
+        yield Row("initialisers", case, matrix(2 ** (k - 2)))
+
+
+def small(elements: Iterable[int] = (1, 16, 256, 4096)) -> Iterator[Row]:
+    for case, n in product(FUNCTIONS, elements):
+        shape = kernel(n) if case is DIRAC else matrix(n)
+        yield Row("small", case, shape, sides=(TORCH, FASTINIT), requirements=NOT_SLOWER)
+
+
+def quick() -> Iterator[Row]:
+    yield from small((1, 4096))
+    yield from sizes((0, 8, 16, 20))
+    yield from sizes((20,), ("float64", "bfloat16", "float16"))
+    yield from threads(20)
+    yield from layouts((16,))
+    yield from initialisers(18)
+    yield from orthogonal([(n, n) for n in (4, 64, 256, 512)], (128, 128))
+    yield Row("model", TINY_MODEL, TINY_MODEL.shape())
+
+
+def full() -> Iterator[Row]:
+    yield from small()
+    yield from sizes((0, 4, 8, 12, 16, 18, 20, 22, 24, 26, 28, 30))
+    yield from sizes((0, 8, 12, 16, 20, 24, 28), ("float64", "bfloat16", "float16"))
+    yield from one_thread((12, 16, 20, 24))
+    yield from threads(26)
+    yield from first_touch((24, 26, 28), ("float32",))
+    yield from first_touch((26,), ("bfloat16",))
+    yield from layouts((8, 12, 24))
+    yield from initialisers(24)
+    yield from orthogonal()
+    yield from must()
+
+
+class Suite(NamedTuple):
+    rows: Callable[[], Iterable[Row]]
+    about: str
+    budget: float = math.inf  # seconds that a peer may take in one row
+    side_seconds: float = 0.3  # how long quick calls are repeated
+
+
+SUITES = {
+    "quick": Suite(quick, "a little of everything, under a minute", budget=2, side_seconds=0.1),
+    "must": Suite(must, "what issue 3 requires, at 64 Mi elements"),
+    "orthogonal": Suite(orthogonal, "what issue 5 requires"),
+    "full": Suite(full, "everything, sizes from 1 to 2^30", budget=30),
+}

@@ -1,0 +1,107 @@
+"""What the tests of the contract share: the fills, by key and by generator, and how their results are compared."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+import fastinit
+from fastinit import _C
+
+KEY = 0x0123456789ABCDEF
+
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+COMPLEX = (torch.complex64, torch.complex128)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """An op of fastinit with its parameters."""
+
+    op: str
+    parameters: tuple[float, ...]
+    dtypes: tuple[torch.dtype, ...] = REAL
+    matrix: bool = False  # for two dimensions only
+
+    def __call__(self, tensor: torch.Tensor, key: int = KEY) -> torch.Tensor:
+        """Fills the tensor under this key; no generator is asked."""
+        getattr(torch.ops.fastinit, self.op).key(tensor, *self.parameters, key=int64(key))
+        return tensor
+
+    def draw(self, tensor: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Fills the tensor through the public function, with a key from the generator."""
+        return getattr(fastinit, self.op)(tensor, *self.parameters, generator=generator)
+
+    def new(self, *shape: int, dtype: torch.dtype = torch.float32, key: int = KEY) -> torch.Tensor:
+        return self(torch.empty(shape, dtype=dtype), key)
+
+
+# Each with the loops it takes: trunc_normal_ has three ways to propose a value.
+FILLS = {
+    "uniform": Fill("uniform_", (-1.25, 2.5), (*REAL, *COMPLEX)),
+    "normal": Fill("normal_", (0.5, 2.0), (*REAL, *COMPLEX)),
+    "truncated, normal proposal": Fill("trunc_normal_", (0.25, 1.0, -2.0, 2.0)),
+    "truncated, uniform proposal": Fill("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
+    "truncated, exponential proposal": Fill("trunc_normal_", (0.0, 1.0, 3.0, 5.0)),
+    "sparse": Fill("sparse_", (0.3, 0.02), (*REAL, *COMPLEX), matrix=True),
+}
+CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
+
+
+def int64(key: int) -> torch.Tensor:
+    """A key as the ops take it: its 64 bits as a signed number."""
+    return torch.tensor(key - (1 << 64) if key >> 63 else key)
+
+
+def bits_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The bits of the elements in row-major order, so that -0.0 differs from 0.0 and NaN equals itself."""
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.contiguous().view(integer).flatten()
+
+
+def assert_same(a: torch.Tensor, b: torch.Tensor, what: str = "") -> None:
+    """Equal to the last bit, element by element."""
+    assert a.dtype == b.dtype and a.numel() == b.numel(), what
+    a, b = bits_of(a), bits_of(b)
+    if not torch.equal(a, b):
+        wrong = (a != b).nonzero().flatten()
+        raise AssertionError(f"{what}: {wrong.numel()} of {a.numel()} differ, the first at {wrong[:5].tolist()}")
+
+
+def available(names: tuple[str, ...] = ("default", "avx2", "avx512")) -> list[str]:
+    """The instruction sets that this build contains and this processor runs."""
+    found = []
+    for name in names:
+        try:
+            previous = _C.set_cpu_capability(name)
+        except ValueError:
+            continue
+        _C.set_cpu_capability(previous)
+        found.append(name)
+    return found
+
+
+CAPABILITIES = available()
+
+
+@contextmanager
+def capability(name: str) -> Iterator[None]:
+    previous = _C.set_cpu_capability(name)
+    try:
+        yield
+    finally:
+        _C.set_cpu_capability(previous)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    previous = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous)

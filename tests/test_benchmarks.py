@@ -1,0 +1,230 @@
+"""The benchmarks themselves, on tiny tensors: what they time they have checked, and what they measured they show."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastinit
+
+pytest.importorskip("benchmarks", reason="run from the repository's root")
+from benchmarks import __main__ as command
+from benchmarks import suites
+from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
+from benchmarks.fits import size_fit, thread_fit
+from benchmarks.libraries import capabilities
+from benchmarks.measure import Options, Results, verdict_on
+
+QUICK = Options(repeats=2, side_seconds=0.0)
+
+
+def measure(row: Row, options: Options = QUICK) -> dict:
+    return Results(options).add(replace(row, threads=row.threads or 1))
+
+
+def test_every_function_has_small_calls() -> None:
+    public = {name for name in torch.nn.init.__all__ if name.endswith("_")}
+    assert {row.case.function for row in suites.small()} == public
+
+
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_no_row_comes_twice(name: str) -> None:
+    rows = [repr(row.describe()) for row in suites.SUITES[name].rows()]
+    assert len(rows) == len(set(rows)) > 0
+
+
+def test_avx2_has_to_reach_its_part() -> None:
+    row = suites.Must(
+        Case("normal_"), 10, share=(0.9, Side("fastinit", dtype="float32")), extra_bytes=5
+    ).row()
+    assert row.requirements == (
+        Faster("fastinit", "torch", 10),
+        Faster("fastinit", "fastinit float32", 0.9),
+        AtMost("fastinit", "extra_bytes", 5),
+        Faster("fastinit avx2", "torch", 6),
+        Faster("fastinit avx2", "fastinit float32 avx2", pytest.approx(0.54)),
+        AtMost("fastinit avx2", "extra_bytes", 5),
+    )
+
+
+def test_a_row_is_measured() -> None:
+    sides = (
+        FILL,
+        TORCH,
+        FASTINIT,
+        AVX2,
+        NUMPY[0],
+        Side("fastinit", dtype="float64"),
+        Side("fastinit", "none"),
+    )
+    row = measure(
+        Row("sizes", Case("uniform_"), (7, 5), sides=sides, requirements=(Faster("fastinit", "torch", 0),))
+    )
+    skipped = {name for name, its in row["sides"].items() if "skipped" in its}
+    assert skipped == {"fastinit none"} | ({"fastinit avx2"} if "avx2" not in capabilities() else set())
+    for name in row["sides"].keys() - skipped:
+        its = row["sides"][name]
+        assert 0 < its["min"] <= its["median"] <= its["max"] and its["repeats"] == 2
+        assert its["values_per_second"] == pytest.approx(35 / its["median"])
+        size = 8 if "float64" in name else 4
+        assert its["bytes_per_second"] == pytest.approx(35 * size / its["median"])
+    assert row["checks"].keys() == row["sides"].keys() - skipped - {"fill_"} | {"same bits"}
+    assert all(verdict["ok"] for verdict in row["checks"].values())
+    assert row["requirements"][0]["reached"] is True
+
+
+@pytest.mark.parametrize("layout", ["transposed", "strided"])
+@pytest.mark.parametrize("case", [suites.UNIFORM, suites.DIRAC], ids=lambda case: case.label)
+def test_layouts(case: Case, layout: str) -> None:
+    shape = suites.kernel(64)
+    tensor = case.operand(shape, torch.float32, layout)
+    assert tensor.shape == shape and not tensor.is_contiguous()
+    row = measure(Row("layouts", case, shape, layout=layout))
+    assert all(verdict["ok"] for verdict in row["checks"].values())
+
+
+def test_fresh_memory() -> None:
+    row = Row(
+        "first touch", suites.UNIFORM, (2**24,), "float16", memory="first touch", sides=(FILL, FASTINIT)
+    )
+    with pytest.raises(ValueError, match="used before"):
+        measure(row)
+    row = measure(replace(row, shape=(2**24 + 64,)))
+    assert all(its["calls_per_repeat"] == 1 for its in row["sides"].values())
+
+
+def test_wrong_values_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    normal_ = fastinit.normal_
+    monkeypatch.setattr(fastinit, "normal_", lambda tensor: normal_(tensor, std=1.1))
+    row = measure(Row("sizes", Case("normal_", name="wide"), (128, 128)))
+    assert row["sides"]["fastinit"] == {"skipped": "wrong values"}
+    assert "median" in row["sides"]["torch"]
+    assert row["checks"]["fastinit"]["wrong"] == ["normal_: the standard deviation is not as it should be"]
+    assert not command.right(row)
+
+
+def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    uniform_ = fastinit.uniform_
+    factors = {1: 1.0}
+    monkeypatch.setattr(
+        fastinit,
+        "uniform_",
+        lambda tensor: uniform_(tensor).mul_(factors.get(torch.get_num_threads(), 0.999)),
+    )
+    row = measure(Row("sizes", Case("uniform_", name="by threads"), (8, 8)))
+    assert not row["checks"]["same bits"]["ok"] and not command.right(row)
+    assert row["sides"]["fastinit"] == {"skipped": "wrong values"}
+
+
+def test_an_error_of_fastinit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(tensor: torch.Tensor) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(fastinit, "normal_", fail)
+    row = measure(Row("sizes", suites.NORMAL, (8, 8)))
+    assert row["sides"]["fastinit"]["error"] == "no luck" and not command.right(row)
+    assert "median" in row["sides"]["torch"]
+
+
+def test_slow_peers_are_skipped() -> None:
+    results = Results(replace(QUICK, budget=1e-9))
+    rows = [Row("sizes", suites.NORMAL, (2**k,), threads=1) for k in (16, 17)]
+    first, second = (results.add(row)["sides"] for row in rows)
+    assert first["torch"]["skipped"].startswith("one call took")
+    assert second["torch"]["skipped"].startswith("would take about")
+    assert "median" in second["fastinit"] and "median" in second["fill_"]
+    always = results.add(replace(rows[1], always=True))
+    assert "median" in always["sides"]["torch"]
+
+
+def test_a_limit_that_is_no_limit() -> None:
+    sides = {"fastinit": {"median": 2.0}, "fill_": {"median": 1.0, "bytes_per_second": 40e9}}
+    share = Faster("fastinit", "fill_", 0.7)
+    assert verdict_on(share, sides)["reached"] is False
+    assert verdict_on(replace(share, where_below=30e9), sides)["reached"] is None
+    assert verdict_on(replace(share, where_below=50e9), sides)["reached"] is False
+    sides["fill_"] = {"skipped": "not installed"}
+    assert verdict_on(share, sides)["reached"] is None
+
+
+def test_fits() -> None:
+    fit = size_fit({n: 2e-6 + n / 1e9 for n in (1, 2**10, 2**20, 2**30)})
+    assert fit["overhead_seconds"] == pytest.approx(2e-6) and fit["values_per_second"] == pytest.approx(1e9)
+    assert fit["slope"] == pytest.approx(1, abs=0.01) and fit["worst_error"] < 1e-6
+    fit = size_fit({n: n / 1e9 for n in (1, 10, 100)})
+    assert fit["overhead_seconds"] == pytest.approx(0, abs=1e-15) and fit["slope"] is None
+    fit = thread_fit({p: 0.1 + 0.9 / p for p in (1, 2, 4)})
+    assert fit["serial_fraction"] == pytest.approx(0.1)
+    assert fit["speed_up"]["2"] == pytest.approx(1 / 0.55)
+
+
+@pytest.mark.parametrize("case", suites.MUST, ids=lambda must: f"{must.case.label} {must.dtype}")
+def test_what_must_be_reached_can_be_measured(case: suites.Must) -> None:
+    if case.case is suites.MODEL:
+        case = case._replace(case=suites.TINY_MODEL, shape=suites.TINY_MODEL.shape())
+    else:
+        case = case._replace(shape=(64, 64))
+    row = measure(case.row(), replace(QUICK, repeats=1))
+    assert command.right(row), row
+    for wanted in row["requirements"]:
+        skipped = "skipped" in row["sides"][wanted["side"]]
+        assert skipped == (wanted["value"] is None), wanted
+    assert skipped == ("avx2" not in capabilities())
+
+
+def test_orthogonal() -> None:
+    row = measure(next(row for row in suites.orthogonal([(4, 4)])))
+    assert command.right(row)
+    assert 0 <= row["sides"]["fastinit"]["orthogonality"] < 2e-6
+
+
+def test_results_are_written_and_shown_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tiny() -> list[Row]:
+        return [
+            *suites.small((64,)),
+            *(replace(row, sides=(FILL, TORCH, FASTINIT)) for row in suites.sizes((6, 8, 10))),
+            *(replace(row, threads=n) for row in suites.threads(10) for n in (1, 2)),
+            *suites.orthogonal([(8, 8)], (8, 8)),
+            replace(suites.Must(suites.UNIFORM, 1).row(), shape=(8, 8)),
+        ]
+
+    monkeypatch.setitem(suites.SUITES, "quick", suites.Suite(tiny, "", side_seconds=0.0))
+    threads = torch.get_num_threads()
+    try:
+        assert command.main(f"--suite quick --repeats 1 --threads 1 --output {tmp_path}".split()) == 0
+    finally:
+        torch.set_num_threads(threads)
+    (results,) = tmp_path.glob("*-quick.json")
+    data = json.loads(results.read_text())
+    assert (
+        data["suite"] == "quick"
+        and data["machine"]["cores"] >= 1
+        and data["versions"]["torch"] == torch.__version__
+    )
+    assert {fit["side"] for fit in data["fits"]["sizes"]} == {"fill_", "torch", "fastinit"}
+    assert all(math.isfinite(fit["serial_fraction"]) for fit in data["fits"]["threads"])
+
+    text = results.with_suffix(".md").read_text()
+    for title in (
+        "Must reach",
+        "Orthogonal matrices",
+        "Small calls",
+        "Growth with the size",
+        "Growth with the threads",
+    ):
+        assert f"\n## {title}\n" in text
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 4
+    for file in files:
+        if file != results:
+            file.unlink()
+    command.main(["render", str(results)])
+    assert results.with_suffix(".md").read_text() == text and sorted(tmp_path.iterdir()) == files
+    capsys.readouterr()
+    command.main(["render", str(results), "--table", "small"])
+    assert capsys.readouterr().out.strip() in text
