@@ -32,7 +32,7 @@ endef
 # The package is used from where it stands; the extension is built beside its Python files.
 export PYTHONPATH := $(CURDIR)/python$(addprefix :,$(PYTHONPATH))
 
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
+CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/*.cpp)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,7 +51,7 @@ bench: build  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)
 
 gpu-check: build  ## on a machine with a CUDA device: the tests and the benchmarks, in one go
-	$(PY) benchmarks/gpu_check.py $(ARGS)
+	$(PY) -m benchmarks.gpu_check $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, clang-format
 	$(BIN)ruff check .

@@ -44,14 +44,14 @@ if int(setuptools.__version__.split(".")[0]) < MINIMUM_SETUPTOOLS:
     )
 
 CSRC = Path(__file__).resolve().parent / "csrc"
-KERNELS = CSRC / "cpu" / "kernels.cpp"
+KERNELS = {CSRC / "cpu" / "kernels.cpp", CSRC / "cpu" / "matrix_kernels.cpp"}
 
 DEBUG = os.environ.get("FASTINIT_DEBUG") == "1"
 WERROR = os.environ.get("FASTINIT_WERROR") == "1"
 JOBS = int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))
 CXX = shlex.split(os.environ.get("CXX", "")) or [shutil.which("g++") or "c++"]
 
-# kernels.cpp is compiled once for each of these; the CPU at hand chooses when fastinit is imported. The order
+# KERNELS are compiled once for each of these; the CPU at hand chooses when fastinit is imported. The order
 # matters to the linker: should two of them emit the same inline function, the first one's is kept, and that must
 # be the one that runs everywhere.
 TARGETS = {"baseline": ""}
@@ -204,12 +204,12 @@ class Build(cpp_extension.BuildExtension):
         # -isystem: warnings from other people's headers are not ours to mend.
         system = [f"-isystem{path}" for path in [*cpp_extension.include_paths(), python_headers]]
         macros = [f'-DFASTINIT_{name}="{value}"' for name, value in defines.items()]
-        for source in sorted({*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")} - {KERNELS}):
+        for source in sorted({*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")} - KERNELS):
             command = [*CXX, *CXX_FLAGS, *system, *macros, "-DTORCH_EXTENSION_NAME=_C"]
             jobs.append((command, source, ".".join(source.relative_to(CSRC).with_suffix("").parts)))
         for target, flags in TARGETS.items():
             command = [*CXX, *CXX_FLAGS, f"-DFASTINIT_TARGET={target}", *flags.split()]
-            jobs.append((command, KERNELS, f"cpu.kernels-{target}"))
+            jobs += [(command, source, f"cpu.{source.stem}-{target}") for source in sorted(KERNELS)]
 
         folder = Path(self.build_temp).resolve()
         with ThreadPoolExecutor(JOBS) as pool:

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
@@ -22,24 +23,86 @@ using namespace pybind11::literals;
 using at::Tensor;
 using Generator = std::optional<at::Generator>;
 
-// Calls fastinit::NAME with the tensor, the numbers and the generator. The GIL is released meanwhile.
-template <class... Numbers>
-auto caller(const char* name) {
-  const auto op = c10::Dispatcher::singleton()
-                      .findSchemaOrThrow((std::string("fastinit::") + name).c_str(), "")
-                      .typed<void(const Tensor&, Numbers..., Generator)>();
-  return [op](const Tensor& tensor, Numbers... numbers, const Generator& generator) {
-    const py::gil_scoped_release no_gil;
-    op.call(tensor, numbers..., generator);
-  };
+// ---- Arguments, read as torch reads them: the same types pass, and the same types of error say what does not. -------
+// pybind11's own conversions take whatever has a __float__, and its message prints whole tensors.
+
+std::string type_of(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+const Tensor& tensor_of(const char* op, py::handle object) {
+  if (!THPVariable_Check(object.ptr())) {
+    throw py::attribute_error("'" + type_of(object) + "' object has no attribute '" + op + "'");
+  }
+  return THPVariable_Unpack(object.ptr());
 }
 
-// Under no_grad, which costs Python more than filling a small tensor does.
-template <class Value>
-void constant_fill(const Tensor& tensor, const Value& value) {
+bool is_numpy_scalar(py::handle object) {
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  return modules.contains("numpy") && py::isinstance(object, modules["numpy"].attr("generic")) &&
+         !PyComplex_Check(object.ptr());
+}
+
+// A Python or numpy number, or a tensor that is one.
+double number_of(const char* op, const char* name, py::handle object) {
+  if (PyFloat_Check(object.ptr())) return PyFloat_AS_DOUBLE(object.ptr());
+  const bool a_number =
+      THPVariable_Check(object.ptr())
+          ? THPVariable_Unpack(object.ptr()).dim() == 0 && !THPVariable_Unpack(object.ptr()).requires_grad()
+          : PyLong_Check(object.ptr()) || is_numpy_scalar(object);
+  if (!a_number) {
+    throw py::type_error(std::string(op) + "(): argument '" + name + "' must be float, not " +
+                         type_of(object));
+  }
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return value;
+}
+
+Generator generator_of(const char* op, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  py::detail::make_caster<at::Generator> generator;
+  if (!generator.load(object, false)) {
+    throw py::type_error(std::string(op) + "(): argument 'generator' must be torch.Generator, not " +
+                         type_of(object));
+  }
+  return py::detail::cast_op<at::Generator>(generator);
+}
+
+template <size_t>
+using Number = double;
+template <size_t>
+using Object = py::handle;
+
+// Defines NAME, which calls fastinit::NAME with the tensor, the numbers called `names` and the generator. The GIL is
+// released meanwhile.
+template <size_t... I>
+void def_fill(py::module_& m, const char* op, std::array<const char*, sizeof...(I)> names,
+              std::index_sequence<I...>) {
+  const auto handle = c10::Dispatcher::singleton()
+                          .findSchemaOrThrow((std::string("fastinit::") + op).c_str(), "")
+                          .typed<void(const Tensor&, Number<I>..., Generator)>();
+  m.def(op, [=](py::handle tensor, Object<I>... numbers, py::handle generator) {
+    const Tensor& self = tensor_of(op, tensor);
+    const std::array<double, sizeof...(I)> values{number_of(op, names[I], numbers)...};
+    const Generator source = generator_of(op, generator);
+    const py::gil_scoped_release no_gil;
+    handle.call(self, values[I]..., source);
+  });
+}
+
+template <class... Names>
+void def_fill(py::module_& m, const char* op, Names... names) {
+  def_fill(m, op, {names...}, std::index_sequence_for<Names...>());
+}
+
+// Torch's own fills under no_grad, which costs Python more than filling a small tensor does.
+template <class Fill>
+void fill_plainly(const char* op, py::handle tensor, const Fill& fill) {
+  const Tensor& self = tensor_of(op, tensor);
   const py::gil_scoped_release no_gil;
   const at::NoGradGuard no_grad;
-  tensor.fill_(value);
+  TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
+              ": tensor is an inference tensor, which can be updated in inference mode only; clone() it");
+  fill(self);
 }
 
 std::string compiler() {
@@ -134,21 +197,22 @@ std::array<Tensor, 3> elementary(const Tensor& words, int bits) {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-  m.def("uniform_", caller<double, double>("uniform_"));
-  m.def("normal_", caller<double, double>("normal_"));
-  m.def("trunc_normal_", caller<double, double, double, double>("trunc_normal_"));
-  m.def("sparse_", caller<double, double>("sparse_"));
-  m.def("orthogonal_", caller<double>("orthogonal_"));
+  def_fill(m, "uniform_", "a", "b");
+  def_fill(m, "normal_", "mean", "std");
+  def_fill(m, "trunc_normal_", "mean", "std", "a", "b");
+  def_fill(m, "sparse_", "sparsity", "std");
+  def_fill(m, "orthogonal_", "gain");
   // The value as Python has it: an integer stays exact in an integer tensor.
-  m.def("fill_", constant_fill<int64_t>);
-  m.def("fill_", constant_fill<double>);
-  m.def("fill_", constant_fill<c10::complex<double>>);
-  m.def("fill_", constant_fill<Tensor>);
-  m.def("zero_", [](const Tensor& tensor) {
-    const py::gil_scoped_release no_gil;
-    const at::NoGradGuard no_grad;
-    tensor.zero_();
+  m.def("fill_", [](py::handle tensor, py::int_ value) {
+    const at::Scalar scalar = value.cast<int64_t>();
+    fill_plainly("fill_", tensor, [&](const Tensor& self) { self.fill_(scalar); });
   });
+  m.def("fill_", [](py::handle tensor, py::float_ value) {
+    const at::Scalar scalar = static_cast<double>(value);
+    fill_plainly("fill_", tensor, [&](const Tensor& self) { self.fill_(scalar); });
+  });
+  m.def("zero_",
+        [](py::handle tensor) { fill_plainly("zero_", tensor, [](const Tensor& self) { self.zero_(); }); });
 
   m.def("check_writable",
         [](const std::string& op, const Tensor& tensor) { check_writable(op.c_str(), tensor); });

@@ -31,7 +31,7 @@ bool finite_in(const Tensor& self, double value) {
 double part_std(const Tensor& self, double std) { return self.is_complex() ? std / std::sqrt(2.0) : std; }
 
 #define FASTINIT_CHECK_FINITE(OP, SELF, VALUE) \
-  TORCH_CHECK_VALUE(finite_in(SELF, VALUE), "fastinit." OP ": " #VALUE " must be finite, but is ", VALUE)
+  TORCH_CHECK(finite_in(SELF, VALUE), "fastinit." OP ": " #VALUE " must be finite, but is ", VALUE)
 
 // ---- One struct per op: its arguments, what is wrong with them, and the fill itself. -----------------------------
 
@@ -88,10 +88,10 @@ struct TruncatedNormalOp {
     TORCH_CHECK(std >= 0, "fastinit.trunc_normal_: std must not be negative, but is ", std);
     FASTINIT_CHECK_FINITE("trunc_normal_", self, mean);
     FASTINIT_CHECK_FINITE("trunc_normal_", self, std);
-    TORCH_CHECK_VALUE(!std::isnan(a), "fastinit.trunc_normal_: a must be a number, but is ", a);
-    TORCH_CHECK_VALUE(!std::isnan(b), "fastinit.trunc_normal_: b must be a number, but is ", b);
-    TORCH_CHECK_VALUE(a <= b && a < HUGE_VAL && b > -HUGE_VAL,
-                      "fastinit.trunc_normal_: the interval must not be empty, but a=", a, " and b=", b);
+    TORCH_CHECK(!std::isnan(a), "fastinit.trunc_normal_: a must be a number, but is ", a);
+    TORCH_CHECK(!std::isnan(b), "fastinit.trunc_normal_: b must be a number, but is ", b);
+    TORCH_CHECK(a <= b && a < HUGE_VAL && b > -HUGE_VAL,
+                "fastinit.trunc_normal_: the interval must not be empty, but a=", a, " and b=", b);
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
@@ -155,6 +155,7 @@ void check(const Tensor& self, const Op& op, const KeySource& source) {
 template <class Op>
 void run(const Tensor& self, const Op& op, const KeySource& source) {
   check(self, op, source);
+  if (self.numel() == 0) return;  // as in torch, nothing is drawn for a tensor without elements
   const TensorKey key = source.take(self);
   if (uses_double(self)) {
     op.template run<double>(self, key);

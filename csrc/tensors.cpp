@@ -77,11 +77,21 @@ DType dtype_of(const at::Tensor& self) {
   }
 }
 
+#if defined(FASTINIT_WITH_CUDA)
+cuda::Queue current_queue(const at::Device& device) {
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  return {device.index(), guard.getStreamNativeHandle(guard.getStream(device))};
+}
+#endif
+
 }  // namespace
 
 bool uses_double(const at::Tensor& self) { return dtype_of(self) == DType::f64; }
 
 void check_writable(const char* op, const at::Tensor& self) {
+  TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", op,
+                              ": tensor must be dense and not quantized, but has layout ", self.layout(),
+                              " and dtype ", self.scalar_type());
   TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ",
               self.sizes(), ", strides ", self.strides(), "); clone() it before filling it");
   TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
@@ -89,9 +99,6 @@ void check_writable(const char* op, const at::Tensor& self) {
 }
 
 void check_fillable(const char* op, const at::Tensor& self, const KeySource& source) {
-  TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", op,
-                              ": tensor must be dense and not quantized, but has layout ", self.layout(),
-                              " and dtype ", self.scalar_type());
   check_writable(op, self);
   if (source.generator.has_value() && source.generator->defined()) {
     const at::Device device = source.generator->device();
@@ -116,6 +123,11 @@ TensorKey KeySource::take(const at::Tensor& self) const {
   }
   const bool given = generator.has_value() && generator->defined();
   if (self.is_cpu() || (given && generator->device().is_cpu())) {
+#if defined(FASTINIT_WITH_CUDA)
+    TORCH_CHECK(self.is_cpu() || !cuda::capturing(current_queue(self.device())),
+                "fastinit: a CUDA graph would repeat the values of a CPU generator in each of its replays; "
+                "give it one of the tensor's device, or none");
+#endif
     auto* const cpu =
         at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
     const std::lock_guard<std::mutex> lock(cpu->mutex_);
@@ -165,10 +177,9 @@ void fill(const at::Tensor& self, const TensorKey& key, const Distribution& dist
   if (self.is_cpu()) return cpu::fill(f);
 #if defined(FASTINIT_WITH_CUDA)
   const c10::DeviceGuard guard(self.device());
-  const c10::impl::VirtualGuardImpl device(self.device().type());
   const auto* const device_key =
       key.device.defined() ? static_cast<const uint64_t*>(key.device.const_data_ptr()) : nullptr;
-  cuda::fill(f, device_key, device.getStreamNativeHandle(device.getStream(self.device())));
+  cuda::fill(f, device_key, current_queue(self.device()));
 #else
   TORCH_CHECK(false, "unreachable: no kernels for ", self.device());
 #endif

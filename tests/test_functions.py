@@ -277,7 +277,8 @@ def test_compile(name: str, backend: str, dynamic: bool) -> None:
         assert torch.equal(result, expected)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
+@pytest.mark.long  # inductor compiles C++
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own
 def test_compile_with_inductor() -> None:
     def initialise(weight: torch.Tensor) -> torch.Tensor:
         fastinit.kaiming_normal_(weight)

@@ -13,6 +13,9 @@ import fastinit
 
 inf, nan = math.inf, math.nan
 
+# torch's, and fastinit's for its sake; what it warns of does not happen here.
+pytestmark = pytest.mark.filterwarnings("ignore:mean is more than 2 std")
+
 ORTHOGONAL = Fill("orthogonal_", (1.5,), matrix=True)
 ALL = {**FILLS, "orthogonal": ORTHOGONAL}
 every_fill = pytest.mark.parametrize("name", ALL)
@@ -76,7 +79,6 @@ def test_default_generator(name: str) -> None:
         torch.manual_seed(11)
         assert_same(draw(), first, "the seed inside of fork_rng")
     assert torch.equal(torch.get_rng_state(), after), "fork_rng"
-    assert torch.default_generator.get_state().equal(after)
 
 
 @every_fill
@@ -148,14 +150,12 @@ def test_other_keys_are_refused(what: str) -> None:
     assert (tensor == 7.0).all()
 
 
-F32, F16 = torch.float32, torch.float16
-
 # op, parameters, tensor: each is refused, and then nothing may have happened
 REFUSED: list[tuple[str, tuple[float, ...], Callable[[], torch.Tensor]]] = [
     *(("uniform_", p, lambda: torch.full((3, 4), 7.0)) for p in [(1.0, 0.0), (nan, 1.0), (0.0, nan), (0.0, inf), (-inf, 0.0)]),
     ("uniform_", (-3e38, 3e38), lambda: torch.full((3, 4), 7.0)),
     ("uniform_", (0.0, 1e39), lambda: torch.full((3, 4), 7.0)),
-    ("uniform_", (0.0, 1e5), lambda: torch.full((3, 4), 7.0, dtype=F16)),
+    ("uniform_", (0.0, 1e5), lambda: torch.full((3, 4), 7.0, dtype=torch.float16)),
     *(("normal_", p, lambda: torch.full((3, 4), 7.0)) for p in [(0.0, -1.0), (nan, 1.0), (0.0, nan), (inf, 1.0), (0.0, inf)]),
     ("normal_", (1e39, 1.0), lambda: torch.full((3, 4), 7.0)),
     *(
@@ -206,7 +206,7 @@ def test_what_is_refused_takes_no_key(op: str, parameters: Any, make: Callable[[
             with pytest.raises((RuntimeError, ValueError, NotImplementedError)):
                 call()
     assert tensor._version == version
-    assert (tensor.to_dense().float() == before.to_dense().float()).all()
+    assert torch.equal(tensor.to_dense().to(torch.complex128), before.to_dense().to(torch.complex128))
 
 
 @every_fill

@@ -156,10 +156,11 @@ def check_same(theirs: Outcome, ours: Outcome) -> None:
     else:
         assert ours.error is None
         assert ours.returned_it == theirs.returned_it
-        assert (
-            ours.bumped == theirs.bumped or theirs.facts["device"].type == "meta"
-        )  # differs between versions
-        assert ours.drew == theirs.drew
+        if (
+            theirs.facts["device"].type != "meta"
+        ):  # torch's versions differ there; see test_meta_draws_nothing
+            assert ours.bumped == theirs.bumped
+            assert ours.drew == theirs.drew
         assert ours.wrote == theirs.wrote
     assert not ours.wrote_outside
     assert ours.warnings == theirs.warnings

@@ -20,8 +20,15 @@ namespace fastinit {
 
 template <class T, int N>
 struct Array {
+  static constexpr int lanes = N;
   T v[N];
   Array() = default;
+  static FASTINIT_INLINE Array load(const uint32_t* p) {
+    Array a;
+    FASTINIT_UNROLL
+    for (int i = 0; i < N; ++i) a.v[i] = static_cast<T>(p[i]);
+    return a;
+  }
   FASTINIT_INLINE explicit Array(T x) {
     FASTINIT_UNROLL
     for (int i = 0; i < N; ++i) v[i] = x;
@@ -196,13 +203,6 @@ template <class T, int N>
 FASTINIT_INLINE void store(T* p, Array<T, N> a) {
   FASTINIT_UNROLL
   for (int i = 0; i < N; ++i) p[i] = a.v[i];
-}
-template <class A, class T>
-FASTINIT_INLINE A load(const T* p) {
-  A a;
-  FASTINIT_UNROLL
-  for (int i = 0; i < static_cast<int>(sizeof(a) / sizeof(A(T(0)).v[0])); ++i) a.v[i] = p[i];
-  return a;
 }
 // Writes the lanes of a that the mask selects, without gaps; returns how many.
 template <class T, int N>

@@ -11,6 +11,8 @@
 
 #if defined(__CUDA_ARCH__)
 #define FASTINIT_UNROLL _Pragma("unroll")
+#define FASTINIT_NO_UNROLL _Pragma("unroll 1")
 #else
 #define FASTINIT_UNROLL
+#define FASTINIT_NO_UNROLL
 #endif

@@ -17,9 +17,16 @@ enum class Purpose : uint32_t {
   columns = 2,  // the round keys of sparse_'s column permutations
 };
 
-// The 64-bit key of one fill.
+// The 64-bit key of one fill, and what each round makes of it.
 struct Key {
   uint64_t bits;
+
+  FASTINIT_INLINE uint32_t first(int round) const {
+    return static_cast<uint32_t>(bits) + static_cast<uint32_t>(round) * 0x9E3779B9u;
+  }
+  FASTINIT_INLINE uint32_t second(int round) const {
+    return static_cast<uint32_t>(bits >> 32) + static_cast<uint32_t>(round) * 0xBB67AE85u;
+  }
 };
 
 // The four 32-bit words of one block, or of Lanes::blocks blocks side by side. Each word stands in the
@@ -30,32 +37,29 @@ struct Words {
   typename Lanes::U64 w[4];
 };
 
-// One Philox round per pass; c0..c3 as in Words. Parts that depend only on lane-constant counters are
-// loop invariants of the caller, and compilers hoist them.
-template <class Lanes>
+// One Philox round per pass; c0..c3 as in Words. K is Key, or what has the keys of all rounds ready. Parts that depend
+// only on lane-constant counters are loop invariants of the caller, and compilers hoist them.
+template <class Lanes, class K>
 FASTINIT_INLINE Words<Lanes> philox4x32_10(typename Lanes::U64 c0, typename Lanes::U64 c1,
-                                           typename Lanes::U64 c2, typename Lanes::U64 c3, Key key) {
+                                           typename Lanes::U64 c2, typename Lanes::U64 c3, const K& key) {
   using U64 = typename Lanes::U64;
   const U64 m0(0xD2511F53u), m1(0xCD9E8D57u);
-  uint32_t k0 = static_cast<uint32_t>(key.bits), k1 = static_cast<uint32_t>(key.bits >> 32);
   FASTINIT_UNROLL
   for (int round = 0; round < 10; ++round) {
     const U64 p0 = multiply_low(c0, m0), p1 = multiply_low(c2, m1);
-    c0 = xor3(shift_right<32>(p1), c1, U64(k0));
+    c0 = xor3(shift_right<32>(p1), c1, U64(key.first(round)));
     c1 = p1;
-    c2 = xor3(shift_right<32>(p0), c3, U64(k1));
+    c2 = xor3(shift_right<32>(p0), c3, U64(key.second(round)));
     c3 = p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
 }
 
 // The words of blocks that share the high half of their number (contract C1: block low, block high,
 // draw, purpose).
-template <class Lanes>
+template <class Lanes, class K>
 FASTINIT_INLINE Words<Lanes> words_of(typename Lanes::U64 block_low, typename Lanes::U64 block_high,
-                                      uint32_t draw, Purpose purpose, Key key) {
+                                      uint32_t draw, Purpose purpose, const K& key) {
   using U64 = typename Lanes::U64;
   return philox4x32_10<Lanes>(block_low, block_high, U64(draw), U64(static_cast<uint32_t>(purpose)), key);
 }

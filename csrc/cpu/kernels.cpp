@@ -11,8 +11,10 @@
 
 #if defined(__AVX512F__)
 #include "cpu/lanes_avx512.h"
+#include "cpu/lanes_interleaved.h"
 #elif defined(__AVX2__)
 #include "cpu/lanes_avx2.h"
+#include "cpu/lanes_interleaved.h"
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -23,9 +25,9 @@ namespace FASTINIT_TARGET {
 namespace {
 
 #if defined(__AVX512F__)
-using Lanes = Avx512;
+using Lanes = Interleaved<Avx512, 2>;
 #elif defined(__AVX2__)
-using Lanes = Avx2;
+using Lanes = Interleaved<Avx2, 2>;
 #else
 using Lanes = Portable<4>;
 #endif
@@ -112,7 +114,7 @@ void fill_elementwise(T* out, const Run<ArithmeticFor<T>>& run, const D& distrib
   const int64_t begin = run.skipped(), end = begin + run.n;
   T* const frame = out - begin;
 
-  const auto draw = [&](int64_t at) {
+  const auto draw = [&](int64_t at) __attribute__((always_inline)) {
     return distribution.template values<Lanes>(group_bits(run, at / per_block, Purpose::values));
   };
   // Elements from .. to - 1 of the group that starts at `at`.
@@ -223,7 +225,7 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
     for (int i = 0; i < width; ++i) pending[count + i] = pending[count - 1];
     int left = 0;
     for (int i = 0; i < count; i += width) {
-      const B o = load<B>(pending + i);
+      const B o = B::load(pending + i);
       const auto bits = element_bits(run, o, draw, Purpose::values);
       const auto coin = needs_coin ? element_bits(run, o, draw, Purpose::accept) : bits;
       const auto x = distribution.template attempt<Lanes, P>(bits, coin);
@@ -313,7 +315,7 @@ class ZeroStrip {
   }
 
   // Which of the `lanes` columns from `column` (in the strip) on are zero; none beyond the strip.
-  FASTINIT_INLINE auto zero(int64_t column) const { return test_bit<0>(load<U32>(zero_ + column)); }
+  FASTINIT_INLINE auto zero(int64_t column) const { return test_bit<0>(U32::load(zero_ + column)); }
 
  private:
   using U32 = Lanes::U32;
@@ -326,7 +328,7 @@ class ZeroStrip {
         uint32_t step[Lanes::blocks];
         for (int i = 0; i < Lanes::blocks; ++i) step[i] = static_cast<uint32_t>(2 * i + parity) / parts;
         const auto column =
-            Lanes::U64((first_column_ + static_cast<uint64_t>(c)) / parts) + load<Lanes::U64>(step);
+            Lanes::U64((first_column_ + static_cast<uint64_t>(c)) / parts) + Lanes::U64::load(step);
         return words_of<Lanes>(column, shift_right<32>(column), static_cast<uint32_t>(draw), Purpose::columns,
                                key_);
       };
@@ -343,8 +345,8 @@ class ZeroStrip {
     const int word = static_cast<int>(next_row_ % 4);
     if (word == 0) load_words(static_cast<int>(next_row_ / 4), 0);
     for (int64_t c = 0; c < width; c += lanes) {
-      const U32 left = load<U32>(state_ + c);
-      const auto zero = d_.selected(next_row_, load<U32>(words_[word] + c), left);
+      const U32 left = U32::load(state_ + c);
+      const auto zero = d_.selected(next_row_, U32::load(words_[word] + c), left);
       store(state_ + c, left - select(zero, U32(1u), U32(0u)));
       store_zero(c, zero);
     }
@@ -356,14 +358,14 @@ class ZeroStrip {
     if (cell.high != high_ || next_row_ == 0) {
       for (int64_t c = 0; c < width; c += lanes) {
         store(state_ + c,
-              d_.template shift<Ragged>(U32(cell.high), load<U32>(words_[0] + c), load<U32>(words_[1] + c)));
+              d_.template shift<Ragged>(U32(cell.high), U32::load(words_[0] + c), U32::load(words_[1] + c)));
       }
       high_ = cell.high;
       next_row_ = 1;
     }
     for (int64_t c = 0; c < width; c += lanes) {
       store_zero(c, d_.template permuted_to_zero<Ragged, Rounds>(
-                        cell, load<U32>(state_ + c), [&](int i) { return load<U32>(words_[i] + c); }));
+                        cell, U32::load(state_ + c), [&](int i) { return U32::load(words_[i] + c); }));
     }
   }
 

@@ -12,33 +12,45 @@ struct Avx2 {
   static constexpr int blocks = 4;
 
   struct U32 {
+    static constexpr int lanes = 8;
     __m256i v;
     U32() = default;
+    static FASTINIT_INLINE U32 load(const uint32_t* p) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    }
     FASTINIT_INLINE U32(__m256i x) : v(x) {}
     FASTINIT_INLINE explicit U32(uint32_t x) : v(_mm256_set1_epi32(static_cast<int>(x))) {}
   };
   struct U64 {
+    static constexpr int lanes = 4;
     __m256i v;
     U64() = default;
+    static FASTINIT_INLINE U64 load(const uint32_t* p) {
+      return _mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
     FASTINIT_INLINE U64(__m256i x) : v(x) {}
     FASTINIT_INLINE explicit U64(uint64_t x) : v(_mm256_set1_epi64x(static_cast<long long>(x))) {}
   };
   struct F32 {
+    static constexpr int lanes = 8;
     __m256 v;
     F32() = default;
     FASTINIT_INLINE F32(__m256 x) : v(x) {}
     FASTINIT_INLINE explicit F32(float x) : v(_mm256_set1_ps(x)) {}
   };
   struct F64 {
+    static constexpr int lanes = 4;
     __m256d v;
     F64() = default;
     FASTINIT_INLINE F64(__m256d x) : v(x) {}
     FASTINIT_INLINE explicit F64(double x) : v(_mm256_set1_pd(x)) {}
   };
   struct M32 {
+    static constexpr int lanes = 8;
     __m256 v;
   };
   struct M64 {
+    static constexpr int lanes = 4;
     __m256d v;
   };
 
@@ -162,16 +174,6 @@ FASTINIT_INLINE Avx2::M64 test_bit(Avx2::U64 a) {
   return {_mm256_castsi256_pd(_mm256_slli_epi64(a.v, 63 - Bit))};
 }
 
-template <class A>
-FASTINIT_INLINE A load(const uint32_t* p);
-template <>
-FASTINIT_INLINE Avx2::U32 load<Avx2::U32>(const uint32_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
-template <>
-FASTINIT_INLINE Avx2::U64 load<Avx2::U64>(const uint32_t* p) {
-  return _mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
 FASTINIT_INLINE void store(float* p, Avx2::F32 a) { _mm256_storeu_ps(p, a.v); }
 FASTINIT_INLINE void store(double* p, Avx2::F64 a) { _mm256_storeu_pd(p, a.v); }
 FASTINIT_INLINE void store(uint32_t* p, Avx2::U32 a) {

@@ -21,33 +21,43 @@ struct Avx512 {
   static constexpr int blocks = 8;
 
   struct U32 {
+    static constexpr int lanes = 16;
     __m512i v;
     U32() = default;
+    static FASTINIT_INLINE U32 load(const uint32_t* p) { return _mm512_loadu_si512(p); }
     FASTINIT_INLINE U32(__m512i x) : v(x) {}
     FASTINIT_INLINE explicit U32(uint32_t x) : v(_mm512_set1_epi32(static_cast<int>(x))) {}
   };
   struct U64 {
+    static constexpr int lanes = 8;
     __m512i v;
     U64() = default;
+    static FASTINIT_INLINE U64 load(const uint32_t* p) {
+      return _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
     FASTINIT_INLINE U64(__m512i x) : v(x) {}
     FASTINIT_INLINE explicit U64(uint64_t x) : v(_mm512_set1_epi64(static_cast<long long>(x))) {}
   };
   struct F32 {
+    static constexpr int lanes = 16;
     __m512 v;
     F32() = default;
     FASTINIT_INLINE F32(__m512 x) : v(x) {}
     FASTINIT_INLINE explicit F32(float x) : v(_mm512_set1_ps(x)) {}
   };
   struct F64 {
+    static constexpr int lanes = 8;
     __m512d v;
     F64() = default;
     FASTINIT_INLINE F64(__m512d x) : v(x) {}
     FASTINIT_INLINE explicit F64(double x) : v(_mm512_set1_pd(x)) {}
   };
   struct M32 {
+    static constexpr int lanes = 16;
     __mmask16 v;
   };
   struct M64 {
+    static constexpr int lanes = 8;
     __mmask8 v;
   };
 
@@ -157,16 +167,6 @@ FASTINIT_INLINE Avx512::M64 test_bit(Avx512::U64 a) {
   return {_mm512_test_epi64_mask(a.v, _mm512_set1_epi64(static_cast<long long>(1ull << Bit)))};
 }
 
-template <class A>
-FASTINIT_INLINE A load(const uint32_t* p);
-template <>
-FASTINIT_INLINE Avx512::U32 load<Avx512::U32>(const uint32_t* p) {
-  return _mm512_loadu_si512(p);
-}
-template <>
-FASTINIT_INLINE Avx512::U64 load<Avx512::U64>(const uint32_t* p) {
-  return _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
 FASTINIT_INLINE void store(float* p, Avx512::F32 a) { _mm512_storeu_ps(p, a.v); }
 FASTINIT_INLINE void store(double* p, Avx512::F64 a) { _mm512_storeu_pd(p, a.v); }
 FASTINIT_INLINE void store(uint32_t* p, Avx512::U32 a) { _mm512_storeu_si512(p, a.v); }

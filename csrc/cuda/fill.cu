@@ -1,108 +1,236 @@
-// The GPU's loops: as cpu/kernels.cpp, a thread taking the place of the lanes.
+// Launches the loops of cuda/kernels.h: as many threads as the device holds at a time, each taking its share.
 #include "cuda/fill.h"
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
-#include "core/distributions.h"
+#include "cuda/kernels.h"
 
 namespace fastinit::cuda {
 namespace {
 
-using Lanes = Portable<1>;
-constexpr int threads = 256;
+// ---- Kernels --------------------------------------------------------------------------------------------------------
 
-template <class T>
-using ArithmeticFor = typename ArithmeticOf<T>::type;
-
-template <class R>
-FASTINIT_INLINE Pair<Bits<Lanes, R>> block_bits(uint64_t block, uint32_t draw, Purpose purpose, Key key) {
-  using U64 = Lanes::U64;
-  return bits_of<Lanes, R>(words_of<Lanes>(U64(block), U64(block >> 32), draw, purpose, key));
-}
-
-// The values of one block.
-template <class R, class D>
-__device__ Pair<Real<Lanes, R>> draw(uint64_t block, Key key, const D& d) {
-  return d.template values<Lanes>(block_bits<R>(block, 0, Purpose::values, key));
-}
-template <class R>
-__device__ Pair<Real<Lanes, R>> draw(uint64_t block, Key key, const TruncatedNormal<R>& d) {
-  Pair<Real<Lanes, R>> x{};
-  bool done[2 * (elements_per_block<R> / 2)] = {};
-  for (uint32_t t = 0; t < max_attempts; ++t) {
-    const auto bits = block_bits<R>(block, t, Purpose::values, key);
-    const auto a = d.template attempt<Lanes, Proposal::normal>(bits, bits);
-    bool all = true;
-    for (int i = 0; i < elements_per_block<R> / 2; ++i) {
-      if (!done[2 * i]) x.first.v[i] = a.values.first.v[i];
-      if (!done[2 * i + 1]) x.second.v[i] = a.values.second.v[i];
-      done[2 * i] |= a.accepted.first.v[i];
-      done[2 * i + 1] |= a.accepted.second.v[i];
-      all = all && done[2 * i] && done[2 * i + 1];
-    }
-    if (all) break;
-  }
-  return x;
-}
-
-template <class R>
-__device__ Pair<Real<Lanes, R>> draw(uint64_t block, Key key, const Sparse<R>& d) {
-  return draw<R>(block, key, d.normal);  // provisional
-}
-
-template <class T, class D>
-__global__ void __launch_bounds__(threads) fill_contiguous(T* out, uint64_t first, int64_t n, Key key,
-                                                           const uint64_t* device_key, D d) {
-  using R = ArithmeticFor<T>;
-  constexpr int per_block = elements_per_block<R>;
+// The keys are the same for all threads. A reduction over the warp tells the compiler so: it keeps them in registers
+// that a warp's threads share, outside of the loops.
+__device__ __forceinline__ Keys take(Key key, const uint64_t* device_key) {
   if (device_key != nullptr) key.bits = *device_key;
-  const uint64_t begin = first % per_block, end = begin + static_cast<uint64_t>(n), block = first / per_block;
-  const uint64_t step = static_cast<uint64_t>(gridDim.x) * threads;
-  for (uint64_t b = static_cast<uint64_t>(blockIdx.x) * threads + threadIdx.x; b * per_block < end; b += step) {
-    const auto x = draw<R>(block + b, key, d);
-    alignas(16) T values[per_block];
-    store_pairs<false>(values, x.first, x.second);
-    for (int i = 0; i < per_block; ++i) {
-      const uint64_t at = b * per_block + i;
-      if (at >= begin && at < end) out[at - begin] = values[i];
-    }
+  return Keys(key, [](uint32_t x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_or_sync(0xFFFFFFFFu, x);
+#else
+    return x;
+#endif
+  });
+}
+
+// A warp as fill_by_rejection sees it: the lanes are there anyway, and have to be waited for.
+struct Warp {
+  uint32_t first;  // the number of lane 0 in the thread block
+
+  template <class V>
+  struct PerLane {
+    V v;
+    __device__ __forceinline__ V& operator[](uint32_t) { return v; }
+  };
+  template <class F>
+  __device__ __forceinline__ void each(const F& f) const {
+    f(threadIdx.x % lanes);
+    __syncwarp();
+  }
+  __device__ __forceinline__ uint32_t read(const uint32_t& x) const {
+    const uint32_t value = x;
+    __syncwarp();
+    return value;
+  }
+};
+
+template <class Map, class D>
+__global__ void __launch_bounds__(threads) elementwise(const __grid_constant__ Map map, Key host_key,
+                                                       const uint64_t* device_key, const D distribution) {
+  const Keys key = take(host_key, device_key);
+  for (uint32_t number = blockIdx.x; number < tiles(map); number += gridDim.x) {
+    fill_elementwise(map, number, threadIdx.x, key, distribution);
   }
 }
 
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) {
-    throw std::runtime_error(std::string("fastinit: ") + what + ": " + cudaGetErrorString(status));
+template <Proposal P, class Map, class D>
+__global__ void __launch_bounds__(threads) rejection(const __grid_constant__ Map map, Key host_key,
+                                                     const uint64_t* device_key, const D distribution) {
+  __shared__ Stack<typename D::Arithmetic> stacks[threads / lanes];
+  const Keys key = take(host_key, device_key);
+  Warp warp{threadIdx.x / lanes * lanes};
+  fill_by_rejection<P>(map, blockIdx.x, gridDim.x, key, distribution, warp, stacks[threadIdx.x / lanes]);
+}
+
+template <class Map, class R>
+__global__ void __launch_bounds__(threads_for_sparse)
+    sparse(const __grid_constant__ Map map, Key host_key, const uint64_t* device_key,
+           const Sparse<R> distribution, const Walk walk) {
+  using Columns = ZeroColumns<R>;
+  __shared__ typename Columns::Word words[Columns::words_of_column][threads_for_sparse];
+  const Keys key = take(host_key, device_key);
+  const uint32_t thread = blockIdx.x * threads_for_sparse + threadIdx.x;
+  if (thread >= walk.threads()) return;
+  fill_sparse(map, walk, thread, key, distribution,
+              Columns(distribution, key, &words[0][threadIdx.x], threads_for_sparse));
+}
+
+// ---- Launches -------------------------------------------------------------------------------------------------------
+
+template <class R>
+constexpr const char* op(const Uniform<R>&) {
+  return "uniform_";
+}
+template <class R>
+constexpr const char* op(const Normal<R>&) {
+  return "normal_";
+}
+template <class R>
+constexpr const char* op(const TruncatedNormal<R>&) {
+  return "trunc_normal_";
+}
+template <class R>
+constexpr const char* op(const Sparse<R>&) {
+  return "sparse_";
+}
+
+// Makes the queue's device the current one. It is already, where this library and torch's agree on what that means.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : device_(device) {
+    if (cudaGetDevice(&before_) != cudaSuccess) before_ = device;
+    if (before_ != device_) cudaSetDevice(device_);
   }
+  ~OnDevice() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int device_, before_ = 0;
+};
+
+// One fill's way to the device.
+template <class D>
+class Launcher {
+ public:
+  Launcher(const Fill<D>& f, const uint64_t* device_key, Queue queue)
+      : f_(f), device_key_(device_key), queue_(queue), on_device_(queue.device) {}
+
+  // `most` thread blocks of `kernel`, but no more than the device holds at a time. `rest`: what it takes besides map,
+  // keys and distribution.
+  template <auto kernel, uint32_t threads = cuda::threads, class Map, class... Rest>
+  void launch(const Map& map, uint32_t most, Rest... rest) const {
+    const uint32_t blocks = std::min(most, resident_blocks<kernel, threads>());
+    kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(queue_.stream)>>>(map, f_.key, device_key_,
+                                                                             f_.distribution, rest...);
+    check(cudaGetLastError());
+  }
+
+  // How many thread blocks of `kernel` the device holds at a time; asked once.
+  template <auto kernel, uint32_t threads>
+  uint32_t resident_blocks() const {
+    constexpr int devices = 64;
+    static std::atomic<uint32_t> known[devices];
+    const bool keep = queue_.device < devices;
+    if (keep) {
+      if (const uint32_t blocks = known[queue_.device].load(std::memory_order_relaxed)) return blocks;
+    }
+    int per_processor = 0, processors = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, 0));
+    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, queue_.device));
+    const uint32_t blocks = static_cast<uint32_t>(per_processor * processors);
+    if (keep) known[queue_.device].store(blocks, std::memory_order_relaxed);
+    return blocks;
+  }
+
+ private:
+  void check(cudaError_t status) const {
+    if (status == cudaSuccess) return;
+    std::string message =
+        std::string("fastinit.") + op(f_.distribution) + ": CUDA: " + cudaGetErrorString(status);
+    if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
+        status == cudaErrorUnsupportedPtxVersion) {
+      int major = 0, minor = 0;
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, queue_.device);
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, queue_.device);
+      const std::string capability = std::to_string(major) + "." + std::to_string(minor);
+      message += "; this build of fastinit has no code for a GPU of compute capability " + capability +
+                 " (rebuild it with FASTINIT_CUDA_ARCHS=" + capability + ")";
+    }
+    throw std::runtime_error(message);
+  }
+
+  const Fill<D>& f_;
+  const uint64_t* device_key_;
+  Queue queue_;
+  OnDevice on_device_;
+};
+
+template <class Map, class D>
+void fill_map(const Map& map, const D&, const Launcher<D>& launcher) {
+  launcher.template launch<&elementwise<Map, D>>(map, tiles(map));
+}
+template <class Map, class R>
+void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<TruncatedNormal<R>>& launcher) {
+  using D = TruncatedNormal<R>;
+  switch (d.proposal) {
+    case Proposal::normal:
+      return launcher.template launch<&rejection<Proposal::normal, Map, D>>(map, tiles(map));
+    case Proposal::uniform:
+      return launcher.template launch<&rejection<Proposal::uniform, Map, D>>(map, tiles(map));
+    case Proposal::exponential:
+      return launcher.template launch<&rejection<Proposal::exponential, Map, D>>(map, tiles(map));
+  }
+}
+template <class Map, class R>
+void fill_map(const Map& map, const Sparse<R>& d, const Launcher<Sparse<R>>& launcher) {
+  constexpr uint32_t threads = threads_for_sparse;
+  constexpr auto kernel = &sparse<Map, R>;
+  const Walk walk = walk_of(map, d, launcher.template resident_blocks<kernel, threads>() * threads);
+  launcher.template launch<kernel, threads>(map, (walk.threads() + threads - 1) / threads, walk);
 }
 
 }  // namespace
 
+bool capturing(Queue queue) {
+  const OnDevice on_device(queue.device);
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(queue.stream), &status);
+  if (error != cudaSuccess) cudaGetLastError();  // reported here, and nowhere else
+  // The legacy stream is no part of a capture, but may not be used during one.
+  return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
+}
+
 template <class D>
-void fill(const Fill<D>& f, const uint64_t* device_key, void* stream) {
-  const Region& r = f.region;
-  if (r.dims != 1 || r.strides[0] != 1) throw std::runtime_error("fastinit: strided CUDA fills are not written yet");
-  const auto launch = [&](auto* out) {
-    const int64_t n = r.sizes[0];
-    const int64_t blocks = (n / 4 + threads) / threads + 1;
-    fill_contiguous<<<static_cast<unsigned>(blocks < 65535 ? blocks : 65535), threads, 0,
-                      static_cast<cudaStream_t>(stream)>>>(out, r.first_index, n, f.key, device_key, f.distribution);
-    check(cudaGetLastError(), "launch");
+void fill(const Fill<D>& f, const uint64_t* device_key, Queue queue) {
+  if (f.region.elements() == 0) return;
+  const Launcher<D> launcher(f, device_key, queue);
+  const auto fill_values = [&](auto* data) {
+    using T = std::remove_pointer_t<decltype(data)>;
+    constexpr int blocks = blocks_of_pack<T, D>;
+    for_each_map<T, blocks>(f.region, data,
+                            [&](const auto& map) { fill_map(map, f.distribution, launcher); });
   };
   if constexpr (std::is_same_v<typename D::Arithmetic, double>) {
-    launch(static_cast<double*>(f.data));
+    fill_values(static_cast<double*>(f.data));
   } else if (f.dtype == DType::f32) {
-    launch(static_cast<float*>(f.data));
+    fill_values(static_cast<float*>(f.data));
   } else if (f.dtype == DType::f16) {
-    launch(static_cast<Half*>(f.data));
+    fill_values(static_cast<Half*>(f.data));
   } else {
-    launch(static_cast<BFloat16*>(f.data));
+    fill_values(static_cast<BFloat16*>(f.data));
   }
 }
 
-#define FASTINIT_INSTANTIATE(DISTRIBUTION) template void fill(const Fill<DISTRIBUTION>&, const uint64_t*, void*);
+#define FASTINIT_INSTANTIATE(DISTRIBUTION) \
+  template void fill(const Fill<DISTRIBUTION>&, const uint64_t*, Queue);
 FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
 
 }  // namespace fastinit::cuda

@@ -1,13 +1,22 @@
-// Filling on an NVIDIA GPU: one kernel a fill, on the given stream of the current device.
+// Filling on an NVIDIA GPU: one kernel a fill.
 #pragma once
 
 #include "core/region.h"
 
 namespace fastinit::cuda {
 
+// Where and when: a device's number, and one of its streams (a cudaStream_t).
+struct Queue {
+  int device;
+  void* stream;
+};
+
+// Whether what is put into the queue goes into a CUDA graph, to be run later and any number of times.
+bool capturing(Queue queue);
+
 // `device_key`, if not null, is where the device finds the key; f.key counts otherwise. Does not wait for the
 // device. Throws std::runtime_error where the launch fails.
 template <class Distribution>
-void fill(const Fill<Distribution>& f, const uint64_t* device_key, void* stream);
+void fill(const Fill<Distribution>& f, const uint64_t* device_key, Queue queue);
 
 }  // namespace fastinit::cuda

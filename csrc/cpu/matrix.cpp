@@ -1,0 +1,135 @@
+#include "cpu/matrix.h"
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/stable/c/shim.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+#include "cpu/fill.h"
+#include "cpu/matrix_kernels.h"
+
+namespace fastinit::cpu {
+namespace {
+
+// Calls f(0) .. f(count - 1), each once, on libtorch's threads or, if that does not pay, on this one.
+template <class F>
+void for_each(int64_t count, bool parallel, const F& f) {
+  if (!parallel || count < 2) {
+    for (int64_t i = 0; i < count; ++i) f(i);
+    return;
+  }
+  struct Context {
+    const F& f;
+    int64_t count;
+    std::atomic<int64_t> next{0};
+  } context{f, count};
+  // Threads take the next task when they have done one: tasks differ in size, threads in speed.
+  const auto work = [](int64_t, int64_t, void* pointer) {
+    Context& c = *static_cast<Context*>(pointer);
+    for (int64_t i = c.next++; i < c.count; i = c.next++) c.f(i);
+  };
+  if (torch_parallel_for(0, count, 1, work, &context) != 0) {
+    throw std::runtime_error("fastinit: libtorch's parallel_for failed");
+  }
+}
+
+// How many parts of at most that size.
+int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// Calls FUNCTION of the instruction set in use.
+#if defined(__x86_64__)
+#define FASTINIT_CALL(FUNCTION, ...)                              \
+  (active() == Capability::avx512 ? avx512::FUNCTION(__VA_ARGS__) \
+   : active() == Capability::avx2 ? avx2::FUNCTION(__VA_ARGS__)   \
+                                  : baseline::FUNCTION(__VA_ARGS__))
+#else
+#define FASTINIT_CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
+#endif
+
+// Waking threads takes as long as so many multiplications, or reading so many numbers.
+constexpr double parallel_multiplications = 1 << 20;
+constexpr int64_t parallel_reads = 1 << 15;
+
+// Rows that are summed in one go; a constant, so that sums do not depend on the number of threads.
+constexpr int64_t rows_per_sum = 256;
+
+}  // namespace
+
+template <class T>
+void Multiplier<T>::reserve(int64_t rows, int64_t cols, int64_t terms) {
+  const int64_t tile = 64;  // of any instruction set
+  const int64_t size = std::min(terms, chunk) * (std::min(rows, slab) + std::min(cols, slab) + 2 * tile);
+  if (size <= size_) return;
+  workspace_.reset();
+  workspace_.reset(new (std::align_val_t{64}) T[static_cast<size_t>(size)]);
+  size_ = size;
+}
+
+template <class T>
+void Multiplier<T>::operator()(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, T alpha,
+                               bool add) {
+  // The kernels want c's rows contiguous.
+  if (c.col_stride != 1 && c.row_stride == 1) {
+    return (*this)(c.transposed(), b.transposed(), a.transposed(), alpha, add);
+  }
+  reserve(c.rows, c.cols, a.cols);
+  const bool narrow = c.cols <= FASTINIT_CALL(tile_cols<T>, true);
+  const int64_t tile_rows = FASTINIT_CALL(tile_rows<T>), tile_cols = FASTINIT_CALL(tile_cols<T>, narrow);
+  const int64_t rows = parts(c.rows, tile_rows), cols = parts(c.cols, tile_cols);
+  const int64_t slab_rows = slab / tile_rows, slab_cols = slab / tile_cols;
+  const bool parallel =
+      static_cast<double>(c.rows) * static_cast<double>(c.cols) * static_cast<double>(a.cols) >
+      parallel_multiplications;
+  // A task's panels should fit the caches next to its core, but there should be some tasks for each thread.
+  const int64_t enough = parallel ? 8 * at::get_num_threads() : 1;
+  int64_t tall = 256 / tile_rows, wide = 8;
+  while (parts(rows, tall) * parts(cols, wide) < enough && wide > 1) (tall > 8 ? tall : wide) /= 2;
+
+  Product<T> p{c, a, b, alpha, add, narrow, 0, 0, workspace_.get(), nullptr, 0, 0};
+  for (p.k_begin = 0; p.k_begin < a.cols; p.k_begin = p.k_end) {
+    p.k_end = std::min(p.k_begin + chunk, a.cols);
+    p.packed_b = p.packed_a + std::min(rows, slab_rows) * tile_rows * (p.k_end - p.k_begin);
+    for (p.b_first = 0; p.b_first < cols; p.b_first += slab_cols) {
+      const int64_t b_end = std::min(p.b_first + slab_cols, cols), b_tasks = parts(b_end - p.b_first, wide);
+      for (p.a_first = 0; p.a_first < rows; p.a_first += slab_rows) {
+        const int64_t a_end = std::min(p.a_first + slab_rows, rows), a_tasks = parts(a_end - p.a_first, tall);
+        const auto a_panel = [&](int64_t task) { return std::min(p.a_first + task * tall, a_end); };
+        const auto b_panel = [&](int64_t task) { return std::min(p.b_first + task * wide, b_end); };
+        for_each(p.a_first == 0 ? a_tasks + b_tasks : a_tasks, parallel, [&](int64_t task) {
+          if (task < a_tasks) {
+            FASTINIT_CALL(pack_a, p, a_panel(task), a_panel(task + 1));
+          } else {
+            FASTINIT_CALL(pack_b, p, b_panel(task - a_tasks), b_panel(task - a_tasks + 1));
+          }
+        });
+        for_each(a_tasks * b_tasks, parallel, [&](int64_t task) {
+          const int64_t i = task % a_tasks, j = task / a_tasks;
+          FASTINIT_CALL(multiply, p, a_panel(i), a_panel(i + 1), b_panel(j), b_panel(j + 1));
+        });
+      }
+    }
+  }
+}
+
+template <class T>
+std::vector<double> lower_squares(const Matrix<T>& a) {
+  const int64_t tasks = parts(a.rows, rows_per_sum);
+  std::vector<double> sums(static_cast<size_t>(tasks * a.cols));
+  for_each(tasks, a.rows * a.cols > parallel_reads, [&](int64_t task) {
+    const int64_t begin = task * rows_per_sum;
+    FASTINIT_CALL(lower_squares, a, begin, std::min(begin + rows_per_sum, a.rows),
+                  sums.data() + task * a.cols);
+  });
+  for (int64_t i = a.cols; i < tasks * a.cols; ++i) sums[i % a.cols] += sums[i];
+  sums.resize(static_cast<size_t>(a.cols));
+  return sums;
+}
+
+template class Multiplier<float>;
+template class Multiplier<double>;
+template std::vector<double> lower_squares(const Matrix<float>&);
+template std::vector<double> lower_squares(const Matrix<double>&);
+
+}  // namespace fastinit::cpu
