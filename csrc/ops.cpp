@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "core/distributions.h"
+#include "core/floating_point.h"
 #include "orthogonal.h"
 #include "tensors.h"
 
@@ -154,6 +155,7 @@ void check(const Tensor& self, const Op& op, const KeySource& source) {
 
 template <class Op>
 void run(const Tensor& self, const Op& op, const KeySource& source) {
+  const DefaultFloatingPoint guard;  // for the parameters, which are rounded here; the kernels have their own
   check(self, op, source);
   if (self.numel() == 0) return;  // as in torch, nothing is drawn for a tensor without elements
   const TensorKey key = source.take(self);

@@ -1,28 +1,28 @@
-// The Q of a Gaussian matrix, without factorising one.
+// The Q of a Gaussian matrix, without factorising one (contract C9).
 //
 // Householder's QR factorisation of a Gaussian matrix meets in its column j a vector x_j, of length m - j, that the
-// reflectors before it have left Gaussian and independent of themselves. So the x_j can be drawn instead of computed:
+// reflectors before it have left Gaussian and independent of themselves. So the x_j can be drawn, not computed:
 //
 //   v_j = x_j + phase(x_j0) |x_j| e_0,   H_j = 1 - 2 v_j v_j* / |v_j|^2,   R_jj = -phase(x_j0) |x_j|,
 //
-// and Q = H_0 H_1 ... H_{n-1} D with D_jj = phase(R_jj) is the Q that goes with a positive diagonal of R, which is unique and
-// Haar distributed. The x_j are what normal_ would put on and below the diagonal of the tensor, or of its transpose, if
-// that is the taller one.
+// and Q = H_0 H_1 ... H_{n-1} D with D_jj = phase(R_jj) is the Q that goes with a positive diagonal of R, which is
+// unique and Haar distributed. The x_j are what normal_ would put on and below the diagonal of the tensor, or of its
+// transpose, if that is the taller one.
 //
-// Several reflectors at a time make one block reflector 1 - V T V*, where T is the inverse of the upper triangle of V* V with
-// half its diagonal. The last block is applied first: so Q grows from its last corner, and what is still zero costs
-// nothing. With the rows of V split into a triangle V1 and the rest V2,
+// Several reflectors together are one block reflector 1 - V T V*, where T is the inverse of the upper triangle of V* V
+// with half its diagonal. The last block is applied first: so Q grows from its last corner, and what is still zero
+// costs nothing. With the rows of V split into a triangle V1 and the rest V2,
 //
 //                 [ D1   0 ]     [ D1 - V1 Z1      - V1 Z2 ]
 //   (1 - V T V*)  [  0   Q ]  =  [    - V2 Z1    Q - V2 Z2 ] ,   Z1 = T V1* D1,   Z2 = T V2* Q.
 //
-// All this takes 4/3 n^3 multiplications and additions for an n x n matrix; a product of two takes 2 n^3, geqrf and orgqr
-// 8/3 n^3. V2 stays where it was drawn, in the tensor's own memory, until the last term that has it, -V2 Z1, takes its place.
+// All this takes 4/3 n^3 multiplications and additions for an n x n matrix, where a product of two takes 2 n^3, and
+// geqrf and orgqr take 8/3 n^3. V2 stays where it was drawn, in the tensor's own memory, until -V2 Z1 takes its place.
 //
 // G. Stewart: "The efficient generation of random orthogonal matrices with an application to condition estimators",
 //   SIAM J. Numer. Anal. 17 (1980).
-// C. Puglisi: "Modification of the Householder method based on the compact WY representation", SIAM J. Sci. Stat. Comput.
-//   13 (1992), for T as an inverse.
+// C. Puglisi: "Modification of the Householder method based on the compact WY representation", SIAM J. Sci. Stat.
+//   Comput. 13 (1992), for T as an inverse.
 // F. Mezzadri: "How to generate random matrices from the classical compact groups", Notices of the AMS 54 (2007).
 #include "orthogonal.h"
 
@@ -46,8 +46,10 @@ using at::Tensor;
 // No vector is so short that it could not be reflected, not even one of length zero.
 constexpr double shortest = 1e-12;
 
-// What the algorithm needs of matrices. Two classes provide it: Native for real ones on the CPU, Aten for all others.
-
+// Two classes have what the algorithm needs of matrices.
+//
+// Native: real ones on the CPU. Every float32 or float64 result is the same to the last bit for any number of threads,
+// any strides and any instruction set that has fma, and nothing that the user sets about products has a say in it.
 template <class T>
 class Native {
  public:
@@ -145,7 +147,7 @@ class Native {
   cpu::Multiplier<T> multiply_;
 };
 
-// Complex matrices, and all those on other devices.
+// Aten: complex ones, and those on other devices.
 class Aten {
  public:
   struct Matrix {
@@ -197,8 +199,8 @@ class Aten {
   void add_diagonal(const Matrix& a, const Diagonal& d) { a.t.diagonal().add_(d); }
 };
 
-// Makes gain times Q of what was drawn in q. To the right of the first `cols` columns q is done already: it has the Q of
-// its own lower right corner there.
+// Makes gain times Q of what was drawn in q. To the right of the first `cols` columns it is done already: the corner
+// below them has a Q of its own.
 template <class Backend>
 void accumulate(Backend on, const typename Backend::Matrix& q, int64_t cols, double gain, int64_t block) {
   typename Backend::Diagonal d;
@@ -225,9 +227,9 @@ void accumulate(Backend on, const typename Backend::Matrix& q, int64_t cols, dou
   }
 }
 
-// Reflectors to a block. Fewer would leave the products thin. More would take memory: Native takes (4 b + n) b for its own
-// matrices and (min(m, 3072) + min(n, 3072) + 128) b for the multiplier's, in numbers of q's dtype. With this b that is
-// less than 0.4 m n, or less than 1 MiB. Aten takes no more than 3 m b.
+// Reflectors to a block, b. Fewer make thin products, more take memory: Native needs (4 b + n) b numbers for itself and
+// (min(m, 3072) + min(n, 3072) + 128) b for the multiplier, which with this b is less than 0.4 m n, or less than
+// 1 MiB. Aten needs no more than 4 m b.
 int64_t block_size(int64_t m, int64_t n, int64_t least, int64_t most) {
   const int64_t step = 48;  // a tile's columns, of the widest instruction set
   const double size = std::sqrt(static_cast<double>(m) * static_cast<double>(n)) / 10;
@@ -238,7 +240,6 @@ template <class T>
 void accumulate_native(const Tensor& q, int64_t cols, double gain) {
   const int64_t m = q.size(0), n = q.size(1);
   int64_t block = std::min(cols, block_size(m, n, 64, cpu::Multiplier<T>::chunk));
-  if (const char* e = std::getenv("FI_BLOCK")) block = std::min<int64_t>(cols, std::atoi(e));
   const cpu::Matrix<T> matrix{q.mutable_data_ptr<T>(), m, n, q.stride(0), q.stride(1)};
   accumulate(Native<T>(m, n, block), matrix, cols, gain, block);
 }
@@ -247,15 +248,16 @@ void accumulate(const Tensor& q, int64_t cols, double gain) {
   if (cols == 0) return;
   if (q.is_cpu() && q.scalar_type() == at::kFloat) return accumulate_native<float>(q, cols, gain);
   if (q.is_cpu() && q.scalar_type() == at::kDouble) return accumulate_native<double>(q, cols, gain);
-  const at::NoTF32Guard full_precision;  // of this thread alone; complex products have no other
-  accumulate(Aten(), q, cols, gain, block_size(q.size(0), q.size(1), 128, 256));
+  // The switch to TF32 is global, but this guard is the thread's own. Complex products on the CPU have no such switch.
+  const at::NoTF32Guard full_precision;
+  accumulate(Aten(), q, cols, gain, block_size(q.size(0), q.size(1), q.is_cpu() ? 64 : 128, 256));
 }
 
-// Reflectors of no more than this length are computed in double. In short ones a single number has most of the length, and
-// float32's rounding of it shows: without this an error of 1e-6 in Q* Q is rare but does occur.
+// Reflectors of no more than this length are computed in double. In short ones a single number has most of the length,
+// and float32's rounding of it shows: otherwise errors in Q* Q of 1e-6 are rare, but do occur.
 constexpr int64_t short_reflector = 64;
 
-// Whether x's memory, as it is, can be seen as a matrix of rows x cols.
+// Whether x's memory, as it is, is that of a matrix of rows x cols.
 bool is_matrix(const Tensor& x, int64_t rows, int64_t cols) {
   return at::detail::computeStride(x.sizes(), x.strides(), at::IntArrayRef({rows, cols})).has_value();
 }
@@ -276,7 +278,7 @@ void orthogonal(const Tensor& self, double gain, const TensorKey& key) {
     fill(matrix, key, Normal<float>{0, 1});
   }
 
-  // The gain goes in with D, unless sums of some thousand times its size, or fractions of it, might not be finite or normal.
+  // The gain goes in with D, unless multiples of it might overflow, or fractions of it be denormal.
   const bool ordinary = gain == 0 || (std::abs(gain) > 1e-20 && std::abs(gain) < 1e20);
   const double folded = ordinary ? gain : 1;
   const Tensor q = rows < cols ? matrix.t() : matrix;

@@ -28,7 +28,13 @@ from fills import (
 
 inf = math.inf
 
-every_case = pytest.mark.parametrize(("name", "dtype"), CASES, ids=[f"{n}-{d}" for n, d in CASES])
+
+
+def cases(chosen: list[tuple[str, torch.dtype]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("name", "dtype"), chosen, ids=[f"{name}-{dtype}" for name, dtype in chosen])
+
+
+every_case = cases(CASES)
 every_dtype = pytest.mark.parametrize("dtype", REAL, ids=str)
 wide_and_narrow = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
@@ -153,8 +159,9 @@ def check_surrounded(fill: Fill, expected: torch.Tensor, offset: int, what: str)
     memory, view = surrounded(expected.numel(), offset, expected.dtype)
     fill(view.view(expected.shape))
     assert_same(view, expected, what)
-    view.view(torch.uint8).fill_(CANARY)
-    assert (memory.view(torch.uint8) == CANARY).all(), f"{what}: wrote outside of the tensor"
+    first = 128 + offset
+    outside = torch.cat([memory[:first], memory[first + view.numel() :]]).view(torch.uint8)
+    assert (outside == CANARY).all(), f"{what}: wrote outside of the tensor"
 
 
 @every_case
@@ -163,7 +170,7 @@ def test_capabilities_agree_on_every_size(name: str, dtype: torch.dtype) -> None
     # A one-dimensional tensor is the beginning of every longer one (C2).
     with capability("default"):
         longest = None if fill.matrix else fill.new(max(SIZES), dtype=dtype)
-    for size in SIZES:
+    for size in SIZES if not fill.matrix else [size for size in SIZES if size < 3000]:
         offsets = [0, 1, 3, 10] if size < 35 else [size % 4]
         for shape in shapes(fill, size):
             with capability("default"):
@@ -176,7 +183,7 @@ def test_capabilities_agree_on_every_size(name: str, dtype: torch.dtype) -> None
 STREAMED = 4 << 20  # bytes from which on stores go past the caches
 
 
-@every_case
+@cases([(name, dtype) for name, dtype in CASES if dtype in REAL])
 def test_capabilities_agree_on_large_tensors(name: str, dtype: torch.dtype) -> None:
     """Where stores bypass the caches, from every alignment: of elements, of blocks, of vectors, of cache lines."""
     fill = FILLS[name]
@@ -274,14 +281,15 @@ LAYOUTS: dict[str, Callable[[torch.dtype], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@every_case
-def test_layouts(name: str, dtype: torch.dtype, layout: str) -> None:
-    fill, view = FILLS[name], LAYOUTS[layout](dtype)
-    if fill.matrix:  # two dimensions of whatever there are
-        if view.dim() < 2:
-            view = view.reshape(-1, 1) if view.dim() == 0 or view.is_contiguous() else view.unsqueeze(1)
-        view = view[(0,) * (view.dim() - 2)] if view.numel() else view[:, :, 0]
-    check_layout(fill, view)
+@pytest.mark.parametrize("name", FILLS)
+def test_layouts(name: str, layout: str) -> None:
+    fill = FILLS[name]
+    for dtype in fill.dtypes:
+        view = LAYOUTS[layout](dtype)
+        if fill.matrix:  # two dimensions of whatever there are
+            view = view[(None,) * max(0, 2 - view.dim())]
+            view = view[(0,) * (view.dim() - 2)] if view.numel() else view[:, :, 0]
+        check_layout(fill, view)
 
 
 @every_case
@@ -434,7 +442,7 @@ BOUNDS: dict[str, Callable[[torch.dtype], tuple[float, float]]] = {
 @pytest.mark.parametrize("bounds", BOUNDS)
 def test_uniform_lies_in_its_interval(bounds: str, dtype: torch.dtype) -> None:
     a, b = BOUNDS[bounds](dtype)
-    n = 100_001
+    n = 40_001
     fill = Fill("uniform_", (a, b))
     with capability("default"):
         values = fill.new(n, dtype=dtype)
@@ -542,7 +550,7 @@ def fingerprint() -> list[float]:
 @pytest.mark.parametrize("fill", ENVIRONMENTS, ids=str)
 def test_state_of_the_floating_point_unit(fill: Fill, state: str) -> None:
     for dtype in fill.dtypes:
-        for shape in [(61, 67), (300, 211)] if fill.matrix else [(4099,), (70_001,)]:
+        for shape in [(61, 67), (300, 71)] if fill.matrix else [(4099,), (20_001,)]:
             expected, tensor, key = fill.new(*shape, dtype=dtype), torch.empty(shape, dtype=dtype), int64(KEY)
             op = getattr(torch.ops.fastinit, fill.op).key
             with STATES[state]():  # type: ignore[attr-defined]

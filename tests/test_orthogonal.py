@@ -1,8 +1,8 @@
 """orthogonal_ (contract C9): the Q of a Gaussian matrix's QR factorisation, and so Haar distributed.
 
-Keys are fixed, so a test passes always or never. Where a statistic is compared with a distribution, the threshold
-is one that a correct implementation would miss once in 10^5 keys or less: 4.5 standard deviations for one number (7e-6),
-5 where hundreds are looked at, p > 1e-5 for a Kolmogorov-Smirnov test.
+Keys are fixed, so a test passes always or never. Where a statistic is compared with a distribution, a correct
+implementation would be beyond the threshold for one key in 10^5, or fewer: 4.5 standard deviations for one number
+(7e-6), 5 where dozens are looked at (6e-7 each), p = 1e-5 for a test of Kolmogorov and Smirnov.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import fastinit
-from fastinit._delta_orthogonal import delta_orthogonal_
+from fastinit import delta_orthogonal_
 from fills import CAPABILITIES, COMPLEX, KEY, REAL, assert_same, capability, int64, threads
 
 DTYPES = (*REAL, *COMPLEX)
@@ -328,8 +328,8 @@ def test_eigenvalue_angles_of_unitary_matrices() -> None:
     assert_follows(angles[:, 0], scipy.stats.uniform(-np.pi, 2 * np.pi).cdf)
     apart = (angles[:, 0] - angles[:, 1]) % (2 * np.pi)
     assert_follows(apart, lambda x: (x - np.sin(x)) / (2 * np.pi))
-    # And so in larger ones: the angles are uniform, and neighbours keep apart. (2.47 is the limit of Kolmogorov and Smirnov
-    # at 1e-5; gaps that are not next to each other are as good as independent.)
+    # And so in larger ones: the angles are uniform, and neighbours keep apart. (2.47 is the limit of Kolmogorov and
+    # Smirnov at 1e-5; gaps that are not next to each other are as good as independent.)
     n, count = 80, 150
     with threads(1):
         angles = torch.linalg.eigvals(draws(count, n, torch.complex64)).angle()

@@ -114,6 +114,10 @@ BETTER = {
     ("orthogonal_", "float16"): "torch has no half-precision QR",
     ("orthogonal_", "bfloat16"): "torch has no half-precision QR",
     ("orthogonal_", "channels_last"): "torch takes a view that such strides do not allow",
+    **{
+        ("orthogonal_", name): "torch has no sign of a complex number"
+        for name in ("complex64", "complex128", "conjugate view")
+    },
     ("trunc_normal_", "negative view"): "torch asks the wrong dispatch key for a device",
 }
 

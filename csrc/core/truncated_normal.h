@@ -32,7 +32,7 @@ struct TruncatedNormal {
   using Arithmetic = R;
   R mean, std, lower, upper;
   Proposal proposal;
-  // uniform: x = origin + step * grid, (z - peak) = shift + width * grid, q = (z - peak) (z + peak)
+  // uniform: x = origin + step * u, (z - peak) = shift + width * u, q = (z - peak) (z + peak)
   // exponential: x = origin + step * e, (z - rate) = shift + width * e, e = -2 ln(u)
   R origin, step, shift, width, twice_peak;
 
@@ -49,7 +49,7 @@ struct TruncatedNormal {
     } else {
       Pair<X> u;
       if constexpr (P == Proposal::uniform) {
-        u = {grid<L>(bits.first), grid<L>(bits.second)};
+        u = {unit<L>(bits.first), unit<L>(bits.second)};
       } else {
         u = {minus_two_log<L>(bits.first), minus_two_log<L>(bits.second)};
       }
@@ -127,9 +127,9 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
     d.proposal = Proposal::uniform;
     const double peak = left ? beta : nearest;
     d.origin = d.lower;
-    d.step = static_cast<R>((b - a) * grid_spacing<R>);
+    d.step = static_cast<R>(b - a);
     d.shift = static_cast<R>(alpha - peak);
-    d.width = static_cast<R>(width * grid_spacing<R>);
+    d.width = static_cast<R>(width);
     d.twice_peak = static_cast<R>(2 * peak);
   } else {
     d.proposal = Proposal::exponential;

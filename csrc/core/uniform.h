@@ -7,19 +7,15 @@
 
 namespace fastinit {
 
-// The integer on the even grid 0 .. 2^24 - 1 (2^53 - 1 for float64), exact as a real.
+// A number on the even grid 0, 2^-24, .. 1 - 2^-24 (2^-53 for float64).
 template <class L>
-FASTINIT_INLINE typename L::F32 grid(typename L::U32 bits) {
-  return signed_to_real(shift_right<8>(bits));
+FASTINIT_INLINE typename L::F32 unit(typename L::U32 bits) {
+  return signed_to_real(shift_right<8>(bits)) * typename L::F32(0x1p-24f);
 }
 template <class L>
-FASTINIT_INLINE typename L::F64 grid(typename L::U64 bits) {
-  return signed_to_real(shift_right<11>(bits));
+FASTINIT_INLINE typename L::F64 unit(typename L::U64 bits) {
+  return signed_to_real(shift_right<11>(bits)) * typename L::F64(0x1p-53);
 }
-
-// The spacing of that grid on the unit interval.
-template <class R>
-constexpr R grid_spacing = R(sizeof(R) == 4 ? 0x1p-24 : 0x1p-53);
 
 // The largest value of T below x.
 template <class T>
@@ -37,17 +33,17 @@ template <class R>
 struct Uniform {
   using Arithmetic = R;
   R a;
-  R step;  // (b - a) * grid_spacing
-  R top;   // the largest value below b in the tensor's dtype (a, if there is none between)
+  R width;  // b - a
+  R top;    // the largest value below b in the tensor's dtype (a, if there is none between)
 
   // For bounds that the tensor's dtype can hold.
   static Uniform make(double a, double b, DType dtype);
 
   template <class L>
   FASTINIT_INLINE Pair<Real<L, R>> values(Pair<Bits<L, R>> bits) const {
-    const Real<L, R> lower(a), spacing(step), highest(top);
-    return {min(fma(grid<L>(bits.first), spacing, lower), highest),
-            min(fma(grid<L>(bits.second), spacing, lower), highest)};
+    const Real<L, R> lower(a), difference(width), highest(top);
+    return {min(fma(unit<L>(bits.first), difference, lower), highest),
+            min(fma(unit<L>(bits.second), difference, lower), highest)};
   }
 };
 
@@ -56,7 +52,7 @@ Uniform<R> Uniform<R>::make(double a, double b, DType dtype) {
   Uniform d{};
   d.a = static_cast<R>(a);
   const R upper = static_cast<R>(b);
-  d.step = (upper - d.a) * grid_spacing<R>;
+  d.width = upper - d.a;
   const auto top = [&](auto sample) {
     using T = decltype(sample);
     const R lowest = widen(round_to<T>(d.a));

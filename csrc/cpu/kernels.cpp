@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/distributions.h"
+#include "core/floating_point.h"
 
 #if defined(__AVX512F__)
 #include "cpu/lanes_avx512.h"
@@ -39,27 +40,6 @@ constexpr int group_size = Lanes::blocks*(elements_per_block<R>);
 
 template <class T>
 using ArithmeticFor = typename ArithmeticOf<T>::type;
-
-// Values must not depend on the caller's rounding mode or on torch.set_flush_denormal.
-class DefaultFloatingPoint {
- public:
-#if defined(__x86_64__)
-  DefaultFloatingPoint() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~DefaultFloatingPoint() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  DefaultFloatingPoint() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(uint64_t{0}));
-  }
-  ~DefaultFloatingPoint() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#endif
-};
 
 bool on_cache_line(const void* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
 

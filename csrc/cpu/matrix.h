@@ -1,9 +1,9 @@
 // Dense real matrices on the CPU: products that know where their factors are zero.
 //
-// Why not ATen's. A float32 product there obeys torch.set_float32_matmul_precision and its kin, which are global to the
-// process, so that it could only be protected by changing them under other threads. Its last bits depend on the library,
-// the processor, the strides and the number of threads; here an element is one sum of fused multiply-adds in one order,
-// whatever these are, on every processor that has fma. And here a triangular factor costs half.
+// Why not ATen's. A float32 product there obeys torch.set_float32_matmul_precision and its kin, which are global to
+// the process: it could be protected from them only by changing them under other threads. Its last bits depend on the
+// library, the processor, the strides and the number of threads. Here an element is one sum of fused multiply-adds in
+// one order, whatever these are, on every processor that has fma; and a triangular factor costs half.
 #pragma once
 
 #include <cstdint>

@@ -42,7 +42,7 @@ constexpr int rows = 4;
 // Without the instruction an fma would be a call for each number; two roundings are the lesser evil.
 template <class V>
 FASTINIT_INLINE V fma(V a, V b, V c) {
-#if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)
+#if defined(__aarch64__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
   for (unsigned l = 0; l < sizeof(V) / sizeof(a[0]); ++l) {
     if constexpr (sizeof(a[0]) == 4) {
       c[l] = __builtin_fmaf(a[l], b[l], c[l]);
@@ -74,7 +74,7 @@ struct Tile {
   }
   static FASTINIT_INLINE void store(T* p, V v) { __builtin_memcpy(p, &v, sizeof(V)); }
 
-  // The sums of k terms, each over the one before it.
+  // Sums of k terms, taken in order.
   FASTINIT_INLINE void accumulate(int64_t k, const T* a, const T* b) {
     V s[rows][vectors] = {};
     for (; k > 0; --k, a += rows, b += cols) {

@@ -12,6 +12,7 @@ Example:
 """
 
 from fastinit._load import version as __version__
+from fastinit._orthogonal import delta_orthogonal_
 from fastinit.init import (
     _calculate_correct_fan,
     _calculate_fan_in_and_fan_out,
@@ -50,6 +51,7 @@ __all__ = [
     "calculate_gain",
     "constant",
     "constant_",
+    "delta_orthogonal_",
     "dirac",
     "dirac_",
     "eye",

@@ -1,0 +1,62 @@
+"""An initialiser beyond ``torch.nn.init``: convolution kernels that start as an orthogonal map of the channels."""
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from fastinit import _ops
+
+
+def delta_orthogonal_(
+    tensor: Tensor,
+    gain: float = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a convolution kernel so that it is an orthogonal map of the channels at its centre and zero elsewhere.
+
+    With stride 1 and padding that keeps the size, the convolution then preserves the norm of its input, times
+    ``gain``: Xiao et al. (2018), "Dynamical isometry and a mean field theory of CNNs: how to train 10,000-layer
+    vanilla convolutional neural networks". The matrix at the centre is one that ``orthogonal_`` draws.
+
+    Args:
+        tensor: the kernel to fill, of the shape (outputs, inputs, *field) with one to three dimensions of field; the
+            centre of an even dimension is the one that ``padding="same"`` leaves in place.
+        gain: the factor by which the matrix is multiplied; any finite number.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has not three to five dimensions, or more inputs than outputs.
+        RuntimeError: if ``gain`` is not finite, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is not floating-point.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.delta_orthogonal_(torch.empty(8, 4, 3, 3))
+        >>> centre = w[:, :, 1, 1]
+        >>> torch.allclose(centre.T @ centre, torch.eye(4), atol=1e-6), w.count_nonzero().item()
+        (True, 32)
+    """
+    if has_torch_function_variadic(tensor):
+        return handle_torch_function(
+            delta_orthogonal_, (tensor,), tensor=tensor, gain=gain, generator=generator
+        )
+    if not 3 <= tensor.dim() <= 5:
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    outputs, inputs, *field = tensor.shape
+    if inputs > outputs:
+        raise ValueError(
+            f"There must be at least as many outputs as inputs, but the shape is {tuple(tensor.shape)}"
+        )
+    if tensor.numel() == 0 or tensor.is_meta:
+        return tensor
+    centre = (..., *((size - 1) // 2 for size in field))
+    with torch.no_grad():
+        # The matrix first: should an argument be wrong, nothing has been written yet.
+        matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
+        _ops.orthogonal_(matrix, gain, generator)
+        _ops.zero_(tensor)
+        tensor[centre] = matrix
+    return tensor
