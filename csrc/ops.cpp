@@ -91,7 +91,9 @@ struct TruncatedNormalOp {
     FASTINIT_CHECK_FINITE("trunc_normal_", self, std);
     TORCH_CHECK(!std::isnan(a), "fastinit.trunc_normal_: a must be a number, but is ", a);
     TORCH_CHECK(!std::isnan(b), "fastinit.trunc_normal_: b must be a number, but is ", b);
-    TORCH_CHECK(a <= b && a < HUGE_VAL && b > -HUGE_VAL,
+    const bool wide = uses_double(self);
+    const double lower = wide ? a : static_cast<float>(a), upper = wide ? b : static_cast<float>(b);
+    TORCH_CHECK(a <= b && lower < HUGE_VAL && upper > -HUGE_VAL,
                 "fastinit.trunc_normal_: the interval must not be empty, but a=", a, " and b=", b);
   }
   template <class R>

@@ -228,8 +228,8 @@ void accumulate(Backend on, const typename Backend::Matrix& q, int64_t cols, dou
 }
 
 // Reflectors to a block, b. Fewer make thin products, more take memory: Native needs (4 b + n) b numbers for itself and
-// (min(m, 3072) + min(n, 3072) + 128) b for the multiplier, which with this b is less than 0.4 m n, or less than
-// 1 MiB. Aten needs no more than 4 m b.
+// (min(m, 4608) + min(n, 4608) + 128) b for the multiplier, which with this b is less than 0.4 m n, or less than
+// 400,000. Aten needs no more than 4 m b.
 int64_t block_size(int64_t m, int64_t n, int64_t least, int64_t most) {
   const int64_t step = 48;  // a tile's columns, of the widest instruction set
   const double size = std::sqrt(static_cast<double>(m) * static_cast<double>(n)) / 10;

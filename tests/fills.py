@@ -69,7 +69,9 @@ def assert_same(a: torch.Tensor, b: torch.Tensor, what: str = "") -> None:
     a, b = bits_of(a), bits_of(b)
     if not torch.equal(a, b):
         wrong = (a != b).nonzero().flatten()
-        raise AssertionError(f"{what}: {wrong.numel()} of {a.numel()} differ, the first at {wrong[:5].tolist()}")
+        raise AssertionError(
+            f"{what}: {wrong.numel()} of {a.numel()} differ, the first at {wrong[:5].tolist()}"
+        )
 
 
 def available(names: tuple[str, ...] = ("default", "avx2", "avx512")) -> list[str]:

@@ -200,7 +200,9 @@ def truncated_normal(
             close |= abs(x - bound) <= sure * abs(x - m) if proposal == "normal" else x == bound
         return x, (excess <= coin) & (low <= x) & (x <= high), close
 
-    result = Truncated(np.zeros(index.shape, np.longdouble), np.zeros(index.shape, np.int64), np.zeros(index.shape, bool))
+    result = Truncated(
+        np.zeros(index.shape, np.longdouble), np.zeros(index.shape, np.int64), np.zeros(index.shape, bool)
+    )
     pending = np.arange(index.size)
     draw = 0
     while pending.size:

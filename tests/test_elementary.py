@@ -4,14 +4,16 @@ The bounds are those that the header states. float32 is compared over all its 2^
 over a sample in every run; float64 over a sample.
 """
 
+from collections.abc import Iterator
+
 import mpmath
 import numpy as np
 import pytest
-import reference
 import torch
-from fills import CAPABILITIES, KEY, Fill, capability
 
+import reference
 from fastinit import _C
+from fills import CAPABILITIES, KEY, Fill, capability, threads
 
 # As in the header: ulp for the logarithm, absolute for each coordinate of the direction.
 LOG_ULP = {32: 3.5, 64: 4.5}
@@ -20,6 +22,13 @@ TURN = {32: 1.5e-7, 64: 3e-16}
 COORDINATE_ULP = {32: 3.0, 64: 3.0}
 
 MANTISSA = {32: 24, 64: 53}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
+    with threads(1):
+        yield
 
 
 def interesting(bits: int, random: int = 1_000_000) -> np.ndarray:
@@ -37,7 +46,9 @@ def interesting(bits: int, random: int = 1_000_000) -> np.ndarray:
 
 
 def computed(words: np.ndarray, bits: int) -> list[np.ndarray]:
-    return [t.numpy().astype(np.longdouble) for t in _C.elementary(torch.from_numpy(words.view(np.int64)), bits)]
+    return [
+        t.numpy().astype(np.longdouble) for t in _C.elementary(torch.from_numpy(words.view(np.int64)), bits)
+    ]
 
 
 def ulp(x: np.ndarray, bits: int) -> np.ndarray:
@@ -115,10 +126,14 @@ def test_logarithm_of_both_ends(bits: int) -> None:
 def test_directions_are_symmetric(bits: int) -> None:
     """The two low bits mirror, at the diagonal and at the origin, and a word's complement turns by a right angle."""
     words = interesting(bits, 10_000) & np.uint64((1 << bits) - 4)
-    _, x, y = (c.reshape(4, -1) for c in computed(np.concatenate([words | np.uint64(k) for k in range(4)]), bits))
+    _, x, y = (
+        c.reshape(4, -1) for c in computed(np.concatenate([words | np.uint64(k) for k in range(4)]), bits)
+    )
     # The four differ by three steps of the angle at most.
     near = 3 * reference.TWO_PI / 2 ** (bits + 2) + TURN[bits]
-    for k, (mirrored_x, mirrored_y) in enumerate([(x[0], y[0]), (y[0], x[0]), (-x[0], -y[0]), (-y[0], -x[0])]):
+    for k, (mirrored_x, mirrored_y) in enumerate(
+        [(x[0], y[0]), (y[0], x[0]), (-x[0], -y[0]), (-y[0], -x[0])]
+    ):
         assert np.abs(x[k] - mirrored_x).max() <= near and np.abs(y[k] - mirrored_y).max() <= near, k
     _, x_opposite, y_opposite = computed(~words & np.uint64((1 << bits) - 1), bits)
     assert np.abs(x_opposite - y[0]).max() <= near and np.abs(y_opposite + x[0]).max() <= near

@@ -1,20 +1,28 @@
 """C7: a fill takes exactly one key from its generator, whatever it fills; and none where nothing is filled."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from fills import COMPLEX, FILLS, REAL, Fill, assert_same, int64
-from testing import untouched
 
 import fastinit
+from fills import COMPLEX, FILLS, REAL, Fill, assert_same, int64, threads
+from testing import untouched
 
 inf, nan = math.inf, math.nan
 
 # torch's, and fastinit's for its sake; what it warns of does not happen here.
 pytestmark = pytest.mark.filterwarnings("ignore:mean is more than 2 std")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
+    with threads(1):
+        yield
+
 
 ORTHOGONAL = Fill("orthogonal_", (1.5,), matrix=True)
 ALL = {**FILLS, "orthogonal": ORTHOGONAL}
@@ -35,7 +43,9 @@ def tensors(fill: Fill) -> dict[str, torch.Tensor]:
     shapes: list[tuple[int, ...]] = [(1, 1), (3, 5), (5, 3), (200, 300)]
     if not fill.matrix:
         shapes += [(), (1,), (2,), (4099,), (2, 3, 4)]
-    found = {f"{shape}, {dtype}": torch.empty(shape, dtype=dtype) for shape in shapes for dtype in fill.dtypes}
+    found = {
+        f"{shape}, {dtype}": torch.empty(shape, dtype=dtype) for shape in shapes for dtype in fill.dtypes
+    }
     found["transposed"] = torch.empty(40, 30).t()
     found["sliced"] = torch.empty(40, 30)[::2, 1::3]
     found["leaf requiring grad"] = torch.nn.Parameter(torch.empty(6, 7))
@@ -101,7 +111,9 @@ def test_a_cached_normal_value_of_torch_does_not_matter() -> None:
     torch.empty(1, dtype=torch.float64).normal_(generator=cached)
     torch.empty(1, dtype=torch.float64).normal_(generator=plain)
     torch.empty(1, dtype=torch.float64).normal_(generator=cached)  # from the cache: the engine does not move
-    assert_same(fastinit.normal_(torch.empty(5), generator=plain), fastinit.normal_(torch.empty(5), generator=cached))
+    assert_same(
+        fastinit.normal_(torch.empty(5), generator=plain), fastinit.normal_(torch.empty(5), generator=cached)
+    )
 
 
 @every_fill
@@ -153,11 +165,17 @@ def test_other_keys_are_refused(what: str) -> None:
 
 # op, parameters, tensor: each is refused, and then nothing may have happened
 REFUSED: list[tuple[str, tuple[float, ...], Callable[[], torch.Tensor]]] = [
-    *(("uniform_", p, lambda: torch.full((3, 4), 7.0)) for p in [(1.0, 0.0), (nan, 1.0), (0.0, nan), (0.0, inf), (-inf, 0.0)]),
+    *(
+        ("uniform_", p, lambda: torch.full((3, 4), 7.0))
+        for p in [(1.0, 0.0), (nan, 1.0), (0.0, nan), (0.0, inf), (-inf, 0.0)]
+    ),
     ("uniform_", (-3e38, 3e38), lambda: torch.full((3, 4), 7.0)),
     ("uniform_", (0.0, 1e39), lambda: torch.full((3, 4), 7.0)),
     ("uniform_", (0.0, 1e5), lambda: torch.full((3, 4), 7.0, dtype=torch.float16)),
-    *(("normal_", p, lambda: torch.full((3, 4), 7.0)) for p in [(0.0, -1.0), (nan, 1.0), (0.0, nan), (inf, 1.0), (0.0, inf)]),
+    *(
+        ("normal_", p, lambda: torch.full((3, 4), 7.0))
+        for p in [(0.0, -1.0), (nan, 1.0), (0.0, nan), (inf, 1.0), (0.0, inf)]
+    ),
     ("normal_", (1e39, 1.0), lambda: torch.full((3, 4), 7.0)),
     *(
         ("trunc_normal_", p, lambda: torch.full((3, 4), 7.0))
@@ -177,7 +195,10 @@ REFUSED: list[tuple[str, tuple[float, ...], Callable[[], torch.Tensor]]] = [
         ]
     ),
     ("trunc_normal_", (0.0, 1.0, -2.0, 2.0), lambda: torch.full((3, 4), 7.0, dtype=torch.complex64)),
-    *(("sparse_", p, lambda: torch.full((3, 4), 7.0)) for p in [(1.5, 1.0), (-0.1, 1.0), (nan, 1.0), (0.5, -1.0), (0.5, inf)]),
+    *(
+        ("sparse_", p, lambda: torch.full((3, 4), 7.0))
+        for p in [(1.5, 1.0), (-0.1, 1.0), (nan, 1.0), (0.5, -1.0), (0.5, inf)]
+    ),
     ("sparse_", (0.5, 1.0), lambda: torch.full((3, 4, 5), 7.0)),
     ("orthogonal_", (nan,), lambda: torch.full((3, 4), 7.0)),
     ("orthogonal_", (1.0,), lambda: torch.full((3,), 7.0)),

@@ -518,5 +518,7 @@ def test_delta_orthogonal_rejects() -> None:
     with pytest.raises((ValueError, RuntimeError), match="gain"):
         delta_orthogonal_(w, gain=float("nan"))
     assert w.eq(1).all()
+    with pytest.raises(RuntimeError, match="share memory"):
+        delta_orthogonal_(torch.empty(4, 3, 1).expand(4, 3, 3))
     assert delta_orthogonal_(torch.empty(4, 0, 3)).shape == (4, 0, 3)
     assert delta_orthogonal_(torch.empty(4, 3, 3, device="meta")).is_meta

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 import torch
-from fills import KEY, Fill, threads
 
+import reference
 from fastinit import _C
+from fills import KEY, Fill, threads
 
 VECTORS = [
     [int(word, 16) for word in line.split()]
@@ -41,9 +41,13 @@ def test_random_counters_and_keys() -> None:
     """Every bit of the counter and of the key matters, and carries go where they belong."""
     random = np.random.default_rng(1)
     for counter, key in zip(
-        random.integers(0, 2**32, (2000, 4)).tolist(), random.integers(0, 2**32, (2000, 2)).tolist(), strict=True
+        random.integers(0, 2**32, (2000, 4)).tolist(),
+        random.integers(0, 2**32, (2000, 2)).tolist(),
+        strict=True,
     ):
-        words = reference.philox4x32_10(tuple(np.array([c], np.uint64) for c in counter), key[0] | key[1] << 32)
+        words = reference.philox4x32_10(
+            tuple(np.array([c], np.uint64) for c in counter), key[0] | key[1] << 32
+        )
         assert list(_C.philox4x32_10(counter, key)) == [int(word[0]) for word in words]
 
 
@@ -79,16 +83,24 @@ def folded(elements: int, dtype: torch.dtype, period: int) -> Iterator[torch.Ten
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     protection, failed = mmap.PROT_READ | mmap.PROT_WRITE, ctypes.c_void_p(-1).value
-    fixed, noreserve, populate = 0x10, 0x4000, 0x8000  # MAP_...; the last halves the time, which page faults take
+    fixed, noreserve, populate = (
+        0x10,
+        0x4000,
+        0x8000,
+    )  # MAP_...; the last halves the time, which page faults take
     file = os.memfd_create("folded")
     address = None
     try:
         os.ftruncate(file, period * size)
-        address = libc.mmap(None, elements * size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | noreserve, -1, 0)
+        address = libc.mmap(
+            None, elements * size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | noreserve, -1, 0
+        )
         assert address != failed, os.strerror(ctypes.get_errno())
         for start in range(0, elements, period):
             length = min(period, elements - start) * size
-            at = libc.mmap(address + start * size, length, protection, mmap.MAP_SHARED | fixed | populate, file, 0)
+            at = libc.mmap(
+                address + start * size, length, protection, mmap.MAP_SHARED | fixed | populate, file, 0
+            )
             assert at == address + start * size, os.strerror(ctypes.get_errno())
         memory = (ctypes.c_byte * (elements * size)).from_address(address)
         yield torch.frombuffer(memory, dtype=dtype)
@@ -117,7 +129,9 @@ def test_beyond_32_bits(dtype: torch.dtype, boundary: int) -> None:
         n = 4096
         for place in (boundary - n, boundary, boundary + after - n):
             index = np.arange(place, place + n, dtype=np.uint64)
-            expected = reference.grid(reference.bits(index, KEY, wide), wide).astype(np.float64) * reference.spacing(wide)
+            expected = reference.grid(reference.bits(index, KEY, wide), wide).astype(
+                np.float64
+            ) * reference.spacing(wide)
             values = torch.from_numpy(expected)
             top = torch.tensor(reference.below(1.0, dtype), dtype=dtype)
             assert torch.equal(tensor[place : place + n], torch.minimum(values.to(dtype), top)), place

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fills import CASES, FILLS, Fill, assert_same, threads
 
 import fastinit
+from fills import CASES, FILLS, Fill, assert_same, threads
 
 every_case = pytest.mark.parametrize(("name", "dtype"), CASES, ids=[f"{n}-{d}" for n, d in CASES])
 
@@ -20,7 +20,10 @@ def views(fill: Fill, dtype: torch.dtype) -> list[torch.Tensor]:
     """Tensors large enough for seven threads, split at odd places."""
     tensors = [torch.empty(331, 367, dtype=dtype), torch.empty(367, 331, dtype=dtype).t()]
     if not fill.matrix:
-        tensors += [torch.empty(131_077, dtype=dtype), torch.empty(61, 45, 71, dtype=dtype)[:, 1:44].permute(1, 2, 0)]
+        tensors += [
+            torch.empty(131_077, dtype=dtype),
+            torch.empty(61, 45, 71, dtype=dtype)[:, 1:44].permute(1, 2, 0),
+        ]
     return tensors
 
 
@@ -34,7 +37,9 @@ def test_number_of_threads(name: str, dtype: torch.dtype) -> None:
             view.fill_(-777.0)
             with threads(count):
                 assert torch.get_num_threads() == count
-                assert_same(fill(view), expected, f"{count} threads, {tuple(view.shape)}, strides {view.stride()}")
+                assert_same(
+                    fill(view), expected, f"{count} threads, {tuple(view.shape)}, strides {view.stride()}"
+                )
 
 
 def test_number_of_threads_beyond_the_caches() -> None:

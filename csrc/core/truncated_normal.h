@@ -105,9 +105,12 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   const double rate = (nearest + ::sqrt(nearest * nearest + 4)) / 2;
   const double below_rate = 2 / (::sqrt(nearest * nearest + 4) + nearest);  // rate - nearest
 
+  const double width = (b - a) / s, farthest = nearest + width;
+  // The density hardly falls over the interval, and differences below would cancel: the uniform proposal.
+  const bool flat = width * farthest < 0.5;
+
   // How often each proposal is accepted. `mass` is sqrt(2 pi) (Phi(beta) - Phi(alpha)) exp(nearest^2 / 2), which
   // neither underflows nor overflows however far out the tail is.
-  const double width = beta - alpha, farthest = nearest + width;
   const double mass =
       nearest > 0 ? mills_ratio(nearest) - ::exp(-width * (nearest + farthest) / 2) * mills_ratio(farthest)
                   : 2.5066282746310005 *
@@ -121,9 +124,9 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   const double exponential =
       nearest > 0 ? cost(8, 23, mass * rate * ::exp(-below_rate * below_rate / 2)) : HUGE_VAL;
 
-  if (normal <= uniform && normal <= exponential) {
+  if (!flat && normal <= uniform && normal <= exponential) {
     d.proposal = Proposal::normal;
-  } else if (uniform <= exponential) {
+  } else if (flat || uniform <= exponential) {
     d.proposal = Proposal::uniform;
     const double peak = left ? beta : nearest;
     d.origin = d.lower;

@@ -44,7 +44,7 @@ class Multiplier {
   // The most terms that are summed before the sum is added to the result.
   static constexpr int64_t chunk = 384;
   // The most rows, or columns, that are worked on at a time.
-  static constexpr int64_t slab = 3072;
+  static constexpr int64_t slab = 4608;
 
   // Room for products of that size. The workspace has min(terms, chunk) * (min(rows, slab) + min(cols, slab)) numbers,
   // with rows and cols rounded up a little.

@@ -27,7 +27,7 @@ def delta_orthogonal_(
     Raises:
         ValueError: if ``tensor`` has not three to five dimensions, or more inputs than outputs.
         RuntimeError: if ``gain`` is not finite, or if elements of the tensor share memory.
-        NotImplementedError: if the tensor's dtype is not floating-point.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
         ``tensor``.
@@ -52,11 +52,13 @@ def delta_orthogonal_(
         )
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
-    centre = (..., *((size - 1) // 2 for size in field))
-    with torch.no_grad():
-        # The matrix first: should an argument be wrong, nothing has been written yet.
-        matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
-        _ops.orthogonal_(matrix, gain, generator)
-        _ops.zero_(tensor)
-        tensor[centre] = matrix
+    _ops.require_writable("delta_orthogonal_", tensor)
+    # The matrix first: should an argument be wrong, nothing has been written yet.
+    matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
+    _ops.orthogonal_(matrix, gain, generator)
+    values = centre = tensor.detach()
+    for size in field:
+        centre = centre.select(2, (size - 1) // 2)
+    values.zero_()
+    centre.copy_(matrix)
     return tensor
