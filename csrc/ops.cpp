@@ -183,19 +183,36 @@ struct Kernels {
   }
   // Autograd sees a change in place and nothing else: initialisation is not differentiated, and leaves may be filled.
   static void in_place(c10::DispatchKeySet keys, const Tensor& self, Arguments... arguments, Last last) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow((std::string("fastinit::") + Op::name).c_str(),
-                                                  std::is_same_v<Last, const Tensor&> ? "key" : "")
-                               .template typed<void(const Tensor&, Arguments..., Last)>();
     {
       const at::AutoDispatchBelowADInplaceOrView guard;
-      op.redispatch(keys & c10::after_ADInplaceOrView_keyset, self, arguments..., last);
+      op().redispatch(keys & c10::after_ADInplaceOrView_keyset, self, arguments..., last);
     }
     torch::autograd::increment_version(self);
   }
+  // Views that are conjugated or negated when they are read: the memory gets what then reads as the values. (torch's
+  // own kernels for these keys take it for granted that an op returns the tensor it changes.)
+  static void conjugate(const Tensor& self, Arguments... arguments, Last last) {
+    Tensor memory = at::conj(self);
+    op().call(memory, arguments..., last);
+    memory.conj_physical_();
+  }
+  static void negative(const Tensor& self, Arguments... arguments, Last last) {
+    Tensor memory = at::_neg_view(self);
+    op().call(memory, arguments..., last);
+    memory.neg_();
+  }
+
+ private:
+  static const auto& op() {
+    static const auto handle = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow((std::string("fastinit::") + Op::name).c_str(),
+                                                      std::is_same_v<Last, const Tensor&> ? "key" : "")
+                                   .template typed<void(const Tensor&, Arguments..., Last)>();
+    return handle;
+  }
 };
 
-enum class Kind { fill, meta, in_place, autograd };
+enum class Kind { fill, meta, conjugate, negative, in_place, autograd };
 
 template <class Op, class... Arguments>
 void register_op(torch::Library& m, Kind kind) {
@@ -203,6 +220,8 @@ void register_op(torch::Library& m, Kind kind) {
     using K = Kernels<Op, typename decltype(last)::type, Arguments...>;
     if (kind == Kind::fill) m.impl(name.c_str(), TORCH_FN(K::fill));
     if (kind == Kind::meta) m.impl(name.c_str(), TORCH_FN(K::meta));
+    if (kind == Kind::conjugate) m.impl(name.c_str(), TORCH_FN(K::conjugate));
+    if (kind == Kind::negative) m.impl(name.c_str(), TORCH_FN(K::negative));
     if (kind == Kind::in_place) m.impl(name.c_str(), TORCH_FN(K::in_place));
     if (kind == Kind::autograd) m.impl(name.c_str(), torch::CppFunction::makeFallthrough());
   };
@@ -239,6 +258,8 @@ TORCH_LIBRARY_IMPL(fastinit, CPU, m) { register_all(m, Kind::fill); }
 TORCH_LIBRARY_IMPL(fastinit, CUDA, m) { register_all(m, Kind::fill); }
 #endif
 TORCH_LIBRARY_IMPL(fastinit, Meta, m) { register_all(m, Kind::meta); }
+TORCH_LIBRARY_IMPL(fastinit, Conjugate, m) { register_all(m, Kind::conjugate); }
+TORCH_LIBRARY_IMPL(fastinit, Negative, m) { register_all(m, Kind::negative); }
 TORCH_LIBRARY_IMPL(fastinit, ADInplaceOrView, m) { register_all(m, Kind::in_place); }
 TORCH_LIBRARY_IMPL(fastinit, Autograd, m) { register_all(m, Kind::autograd); }
 

@@ -254,6 +254,34 @@ def test_key_op_is_a_function_of_the_key(op: str) -> None:
     assert not torch.equal(results[0], results[3])
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_views_that_are_conjugated_or_negated_when_read(op: str) -> None:
+    """They read as the values of the fill; and an op that returns nothing must not be left to torch's own kernels."""
+    packet = getattr(torch.ops.fastinit, op)
+    complex_too = op != "trunc_normal_"
+
+    def check(view: torch.Tensor, whole: torch.Tensor) -> None:
+        expected = torch.zeros(view.shape, dtype=view.dtype)
+        packet.key(expected, *OPS[op], key=torch.tensor(5))
+        untouched_part, version = whole.clone().imag[0], view._version
+        packet.key(view, *OPS[op], key=torch.tensor(5))
+        assert torch.equal(view, expected) and (view.is_conj() or view.is_neg())
+        assert torch.equal(whole.imag[0], untouched_part) and view._version == version + 1
+        torch.manual_seed(1)
+        packet(view, *OPS[op])
+        torch.manual_seed(1)
+        packet(expected, *OPS[op])
+        assert torch.equal(view, expected)
+
+    whole = torch.full((7, 4), 2 + 3j)
+    check(whole[1:].conj().imag, whole)
+    check(torch._neg_view(whole[1:].real), whole)
+    if complex_too:
+        check(whole[1:].conj(), whole)
+        check(torch._neg_view(whole[1:]), whole)
+        check(torch._neg_view(whole[1:].conj()), whole)
+
+
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @every_function
