@@ -13,6 +13,7 @@ Example:
 
 from fastinit._load import version as __version__
 from fastinit._orthogonal import delta_orthogonal_
+from fastinit._report import Fallthrough, Fill, Report, Row
 from fastinit.init import (
     _calculate_correct_fan,
     _calculate_fan_in_and_fan_out,
@@ -44,7 +45,14 @@ from fastinit.init import (
     zeros_,
 )
 
+# Last: it takes the functions above as they are in this module.
+from fastinit._enabled import disable, enable, enabled  # isort: skip
+
 __all__ = [
+    "Fallthrough",
+    "Fill",
+    "Report",
+    "Row",
     "__version__",
     "_calculate_correct_fan",
     "_calculate_fan_in_and_fan_out",
@@ -54,6 +62,9 @@ __all__ = [
     "delta_orthogonal_",
     "dirac",
     "dirac_",
+    "disable",
+    "enable",
+    "enabled",
     "eye",
     "eye_",
     "kaiming_normal",

@@ -2,6 +2,8 @@
 
 There are two ways in. ``fastinit._C`` costs the least per call; ``torch.compile`` cannot look into it, and gets
 the same kernels as ``torch.ops.fastinit``. Both go through torch's dispatcher, and neither tracks gradients.
+
+In the place of a generator, every fill takes a key as well: one int64 in a tensor. Fills are repeated by that.
 """
 
 import torch
@@ -10,45 +12,55 @@ from torch.compiler import is_dynamo_compiling
 
 from fastinit import _C
 
+Source = Generator | Tensor | None
 
-def uniform_(tensor: Tensor, a: float, b: float, generator: Generator | None) -> None:
+
+def uniform_(tensor: Tensor, a: float, b: float, generator: Source) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             torch.ops.fastinit.uniform_(tensor, a, b, generator=generator)
+    elif isinstance(generator, Tensor):
+        torch.ops.fastinit.uniform_.key(tensor, a, b, key=generator)
     else:
         _C.uniform_(tensor, a, b, generator)
 
 
-def normal_(tensor: Tensor, mean: float, std: float, generator: Generator | None) -> None:
+def normal_(tensor: Tensor, mean: float, std: float, generator: Source) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             torch.ops.fastinit.normal_(tensor, mean, std, generator=generator)
+    elif isinstance(generator, Tensor):
+        torch.ops.fastinit.normal_.key(tensor, mean, std, key=generator)
     else:
         _C.normal_(tensor, mean, std, generator)
 
 
-def trunc_normal_(
-    tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Generator | None
-) -> None:
+def trunc_normal_(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Source) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             torch.ops.fastinit.trunc_normal_(tensor, mean, std, a, b, generator=generator)
+    elif isinstance(generator, Tensor):
+        torch.ops.fastinit.trunc_normal_.key(tensor, mean, std, a, b, key=generator)
     else:
         _C.trunc_normal_(tensor, mean, std, a, b, generator)
 
 
-def sparse_(tensor: Tensor, sparsity: float, std: float, generator: Generator | None) -> None:
+def sparse_(tensor: Tensor, sparsity: float, std: float, generator: Source) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             torch.ops.fastinit.sparse_(tensor, sparsity, std, generator=generator)
+    elif isinstance(generator, Tensor):
+        torch.ops.fastinit.sparse_.key(tensor, sparsity, std, key=generator)
     else:
         _C.sparse_(tensor, sparsity, std, generator)
 
 
-def orthogonal_(tensor: Tensor, gain: float, generator: Generator | None) -> None:
+def orthogonal_(tensor: Tensor, gain: float, generator: Source) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             torch.ops.fastinit.orthogonal_(tensor, gain, generator=generator)
+    elif isinstance(generator, Tensor):
+        torch.ops.fastinit.orthogonal_.key(tensor, gain, key=generator)
     else:
         _C.orthogonal_(tensor, gain, generator)
 

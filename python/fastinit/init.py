@@ -11,7 +11,6 @@ tensor on any device, and then draws the same values everywhere.
 
 import math
 import operator
-import warnings
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from fastinit._fans import (
     kaiming_std,
     xavier_std,
 )
+from fastinit._warn import warn
 
 __all__ = [
     "_calculate_correct_fan",
@@ -178,10 +178,9 @@ def trunc_normal_(
     if tensor.is_meta:
         return tensor
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn(
+        warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
-            "The distribution of values may be incorrect.",
-            stacklevel=2,
+            "The distribution of values may be incorrect."
         )
     if std == 0:
         raise ZeroDivisionError(f"std must be above 0, but got {std}")
@@ -451,7 +450,7 @@ def kaiming_uniform_(
             generator=generator,
         )
     if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        warn("Initializing zero-element tensors is a no-op")
         return tensor
     bound = SQRT_3 * kaiming_std(tensor, a, mode, nonlinearity)
     _ops.uniform_(tensor, -bound, bound, generator)
@@ -503,7 +502,7 @@ def kaiming_normal_(
             generator=generator,
         )
     if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        warn("Initializing zero-element tensors is a no-op")
         return tensor
     _ops.normal_(tensor, 0.0, kaiming_std(tensor, a, mode, nonlinearity), generator)
     return tensor

@@ -1,0 +1,359 @@
+"""What ``fastinit.enabled()`` saw: a table of the functions, and for each parameter what gave it its values."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+MOST_RUNS = 4096  # a view in more separate pieces is left out of the count of elements drawn again
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One fill of a parameter, with all that is needed to repeat it.
+
+    Attributes:
+        function: the name in ``torch.nn.init``, or that of the tensor's method (``"Tensor.normal_"``).
+        arguments: what the function was given besides the tensor and the generator, by name, defaults included.
+        key: the 64-bit key that decided on the values; None if none did (``zeros_``), or if torch drew them.
+        whole: whether all elements of the parameter were filled.
+        shape: the shape of the view that was filled.
+        stride: its strides, in elements.
+        offset: the distance of its first element from the parameter's, in elements.
+        dtype: its dtype.
+        before: earlier fills, of which this one left something, the oldest first.
+    """
+
+    function: str
+    arguments: Mapping[str, Any]
+    key: int | None
+    whole: bool
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    before: tuple[Fill, ...] = ()
+
+    def redraw(self, tensor: Tensor) -> Tensor:
+        """Fill a tensor with the same values again: those of ``before`` first, then its own.
+
+        Args:
+            tensor: a tensor with the shape, strides and dtype of the parameter, on any device.
+
+        Raises:
+            ValueError: if a value did not come from fastinit's kernels, or from an argument (``copy_``).
+
+        Returns:
+            ``tensor``.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled() as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            >>> again = torch.empty_like(layer.weight)
+            >>> torch.equal(report.parameters(layer)["weight"].redraw(again), layer.weight)
+            True
+        """
+        import fastinit  # it imports this module
+
+        for fill in (*self.before, self):
+            view = tensor.detach().as_strided(fill.shape, fill.stride, tensor.storage_offset() + fill.offset)
+            name = fill.function.removeprefix("Tensor.")
+            if fill.key is not None:
+                signed = fill.key - (1 << 64) if fill.key >> 63 else fill.key
+                # The functions hand their generator on to the kernels' door, which takes a key for one.
+                getattr(fastinit, name)(view, **fill.arguments, generator=torch.tensor(signed))
+            elif name in WITHOUT_KEY:
+                WITHOUT_KEY[name](view, **fill.arguments)
+            else:
+                raise ValueError(f"{fill.function} cannot be repeated: its values have no key")
+        return tensor
+
+    def matches(self, tensor: Tensor) -> bool:
+        """Whether a parameter still has the values that it was given, bit for bit; they are drawn once more for that.
+
+        ``orthogonal_`` multiplies matrices, and gives the same bits on the same machine and number of threads only.
+        """
+        again = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        return torch.equal(self.redraw(again), tensor.detach())
+
+
+def _method(name: str) -> Callable[..., Tensor]:
+    return lambda tensor, **arguments: getattr(tensor, name)(**arguments)
+
+
+def _function(name: str) -> Callable[..., Tensor]:
+    return lambda tensor, **arguments: getattr(nn.init, name)(tensor, **arguments)
+
+
+WITHOUT_KEY: dict[str, Callable[..., Tensor]] = {
+    **{name: _method(name) for name in ("zero_", "fill_")},
+    **{name: _function(name) for name in ("constant_", "ones_", "zeros_", "eye_", "dirac_")},
+}
+
+
+@dataclass(slots=True)
+class Row:
+    """The calls of one function.
+
+    Attributes:
+        calls: how many calls filled at least one element.
+        elements: how many elements they filled.
+        bytes: how much memory that was.
+        seconds: how long they took together; on a GPU, how long it took to launch them.
+        redrawn: how many of the elements had been drawn before, by any function: that work was for nothing.
+    """
+
+    calls: int = 0
+    elements: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    redrawn: int = 0
+
+
+@dataclass(slots=True)
+class Fallthrough:
+    """Random values that torch drew itself, at one place of the program.
+
+    Attributes:
+        function: what drew them.
+        filename: the file of the call, the first one outside of torch and fastinit.
+        line: the line in that file.
+        reason: why fastinit did not; empty if it has no such function.
+        calls: how often.
+    """
+
+    function: str
+    filename: str
+    line: int
+    reason: str
+    calls: int = 0
+
+
+class Intervals:
+    """Disjoint, sorted ranges of bytes."""
+
+    __slots__ = ("ends", "starts")
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def add(self, start: int, end: int) -> int:
+        """Add a range, and return how many of its bytes were there before."""
+        first = bisect_left(self.ends, start)
+        last = bisect_right(self.starts, end)  # ranges that touch are merged as well
+        known = 0
+        for i in range(first, last):
+            known += max(0, min(end, self.ends[i]) - max(start, self.starts[i]))
+        if first < last:
+            start, end = min(start, self.starts[first]), max(end, self.ends[last - 1])
+        self.starts[first:last] = [start]
+        self.ends[first:last] = [end]
+        return known
+
+
+def runs(tensor: Tensor) -> tuple[int, list[int]]:
+    """The memory of a view: the length of its contiguous pieces and where they start, in bytes of its storage.
+
+    No starts are given for more than ``MOST_RUNS`` pieces.
+    """
+    size, offset = tensor.element_size(), int(tensor.storage_offset())
+    if tensor.is_contiguous():
+        return tensor.numel() * size, [offset * size]
+    length, outer = 1, []
+    for stride, count in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if stride == length:
+            length *= count
+        elif count > 1 and stride > 0:
+            outer.append((stride, count))
+    if math.prod(count for _, count in outer) > MOST_RUNS:
+        return length * size, []
+    starts = [offset]
+    for stride, count in outer:
+        starts = [start + i * stride for start in starts for i in range(count)]
+    return length * size, [start * size for start in starts]
+
+
+@dataclass(slots=True)
+class Seen:
+    """A fill as it is kept: of which bytes of which storage."""
+
+    function: str
+    arguments: Mapping[str, Any]
+    key: int | Tensor | None  # a tensor as long as it is on a GPU, which nobody has waited for yet
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    start: int
+    end: int
+    solid: bool  # it filled every byte from start to end
+
+    def of(self, parameter: Tensor, whole: bool) -> Fill:
+        key = int(self.key) % 2**64 if isinstance(self.key, Tensor) else self.key
+        return Fill(
+            self.function,
+            self.arguments,
+            key,
+            whole,
+            self.shape,
+            self.stride,
+            self.offset - int(parameter.storage_offset()),
+            self.dtype,
+        )
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known of one storage."""
+
+    drawn: Intervals = field(default_factory=Intervals)
+    fills: dict[tuple[Any, ...], Seen] = field(default_factory=dict)
+
+
+class Report:
+    """What was filled in the block of a ``with fastinit.enabled() as report``.
+
+    ``print(report)`` shows a table. Tensors are not kept alive by it, and what it knows of their memory goes with them.
+
+    Attributes:
+        functions: a ``Row`` for each function that was called, by name.
+        fallthrough: where torch drew random values itself; ``enabled(strict=True)`` looks for that.
+
+    Example:
+        >>> import fastinit, torch
+        >>> with fastinit.enabled() as report:
+        ...     layer = torch.nn.Linear(30, 20)
+        ...     _ = torch.nn.init.normal_(layer.weight)
+        >>> report.functions["normal_"].redrawn
+        600
+        >>> report.parameters(layer)["weight"].arguments
+        {'mean': 0.0, 'std': 1.0}
+    """
+
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
+        self.functions: dict[str, Row] = {}
+        self._memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
+        self._fallthrough: dict[tuple[str, str, int], Fallthrough] = {}
+
+    @property
+    def fallthrough(self) -> list[Fallthrough]:
+        return list(self._fallthrough.values())
+
+    @property
+    def total(self) -> Row:
+        """The sum of all rows."""
+        rows = [astuple(row) for row in self.functions.values()]
+        return Row(*map(sum, zip(*rows, strict=True)))
+
+    def parameters(self, module: nn.Module) -> dict[str, Fill | None]:
+        """The last fill of each parameter of a module.
+
+        A fill of a part of a parameter (a padding row) says so and has the fills under it in ``before``. Arithmetic in
+        place and assignments to slices are not seen: ``Fill.matches`` tells. A parameter whose memory was given up
+        since, by a conversion to another dtype or device, counts as not filled.
+
+        Args:
+            module: the module.
+
+        Returns:
+            A ``Fill`` for each name of ``named_parameters``, a shared parameter under each of its names; None
+            where no fill was seen.
+        """
+        named = module.named_parameters(remove_duplicate=False)
+        return {name: self._last(parameter) for name, parameter in named}
+
+    def _last(self, parameter: Tensor) -> Fill | None:
+        try:
+            memory = self._memory.get(parameter.untyped_storage())
+        except (NotImplementedError, RuntimeError, ValueError):  # no storage, or none yet
+            return None
+        if memory is None or parameter.numel() == 0:
+            return None
+        length, starts = runs(parameter)
+        start = int(parameter.storage_offset()) * parameter.element_size()
+        end = starts[-1] + length if starts else parameter.untyped_storage().nbytes()
+        found: list[Fill] = []
+        for seen in memory.fills.values():
+            if seen.end <= start or end <= seen.start:
+                continue
+            same = (seen.shape, seen.stride, seen.start) == (parameter.shape, parameter.stride(), start)
+            whole = same or (seen.solid and seen.start <= start and end <= seen.end)
+            if whole:
+                found.clear()
+            found.append(seen.of(parameter, whole))
+        return replace(found[-1], before=tuple(found[:-1])) if found else None
+
+    def _add(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        tensor: Tensor,
+        key: int | Tensor | None,
+        seconds: float,
+        random: bool,
+    ) -> None:
+        elements, size, storage = tensor.numel(), tensor.element_size(), tensor.untyped_storage()
+        memory = self._memory.get(storage)
+        if memory is None:
+            memory = self._memory[storage] = Memory()
+        length, starts = runs(tensor)
+        known = sum(memory.drawn.add(start, start + length) for start in starts) if random else 0
+
+        row = self.functions.get(function)
+        if row is None:
+            row = self.functions[function] = Row()
+        row.calls += 1
+        row.elements += elements
+        row.bytes += elements * size
+        row.seconds += seconds
+        row.redrawn += known // size
+
+        offset, shape, stride = int(tensor.storage_offset()), tensor.shape, tensor.stride()
+        solid, start = length == elements * size, offset * size
+        if solid:
+            end = start + length
+        else:
+            end = start + size + size * sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        place = (offset, shape, stride)
+        if solid and length == storage.nbytes():
+            memory.fills.clear()
+        else:  # so that a place that is filled again and again is remembered once, and in order
+            memory.fills.pop(place, None)
+        memory.fills[place] = Seen(
+            function, arguments, key, shape, stride, offset, tensor.dtype, start, end, solid
+        )
+
+    def _fell(self, function: str, filename: str, line: int, reason: str) -> bool:
+        """Note random values of torch's, and return whether they are the first from this place."""
+        place = (function, filename, line)
+        entry = self._fallthrough.setdefault(place, Fallthrough(*place, reason))
+        entry.calls += 1
+        return entry.calls == 1
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        rows = sorted(self.functions.items(), key=lambda item: -item[1].seconds)
+        lines = [(name, row) for name, row in rows]
+        lines.append(("total", self.total))
+        width = max(len(name) for name, _ in [("function", None), *lines])
+        yield f"{'function':{width}} {'calls':>9} {'elements':>15} {'drawn again':>15} {'MiB':>11} {'seconds':>10}"
+        for name, row in lines:
+            yield (
+                f"{name:{width}} {row.calls:9,} {row.elements:15,} {row.redrawn:15,} "
+                f"{row.bytes / 2**20:11,.1f} {row.seconds:10.4f}"
+            )
+        for fell in self.fallthrough:
+            why = f": {fell.reason}" if fell.reason else ""
+            yield f"drawn by torch, {fell.calls}×: {fell.function} at {fell.filename}:{fell.line}{why}"

@@ -1,0 +1,20 @@
+"""Warnings that point at the line of the caller's program."""
+
+import sys
+import warnings
+
+import torch.nn.init
+from torch.compiler import is_dynamo_compiling
+
+# Files between a program and a function of this package that was called in place of torch.nn.init's.
+passed_over = {torch.nn.init.__file__}
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called the function which calls this one."""
+    level = 3
+    if not is_dynamo_compiling():
+        frame = sys._getframe(2)
+        while frame.f_code.co_filename in passed_over and frame.f_back is not None:
+            frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
