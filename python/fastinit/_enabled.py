@@ -24,7 +24,11 @@ from torch import Generator, Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn.parameter import Parameter
-from torch.overrides import _get_current_function_mode_stack, has_torch_function_unary
+from torch.overrides import (
+    _get_current_function_mode_stack,
+    handle_torch_function,
+    has_torch_function_unary,
+)
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -174,10 +178,7 @@ def drawing_method(name: str) -> Callable[..., Tensor]:
     read, names = DRAWING[name]
     ours = functions[f"fastinit.{name}"].ours
 
-    def method(self: Any, *args: Any, generator: Generator | None = None, **kwargs: Any) -> Any:
-        def torchs() -> Any:
-            return inherited(self, *args, generator=generator, **kwargs)
-
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if (
             is_dynamo_compiling()
             or not (program_wide or local.reports)
@@ -186,15 +187,32 @@ def drawing_method(name: str) -> Callable[..., Tensor]:
             or (self.requires_grad and torch.is_grad_enabled())  # autograd's business, or an error
             or not all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
         ):
-            return torchs()
+            return call_inherited(inherited, self, args, kwargs)
         try:
-            arguments = read(*args, **{names[key]: value for key, value in kwargs.items()})
+            generator = kwargs.get("generator")
+            named = {names[key]: value for key, value in kwargs.items() if key != "generator"}
+            arguments = read(*args, **named)
         except (KeyError, TypeError):
-            return torchs()  # to raise the error
+            return inherited(self, *args, **kwargs)  # to raise the error
         with torch._C.DisableTorchFunction():  # a device context says nothing about a tensor that there is
-            return fill(f"Tensor.{name}", ours, torchs, self, arguments, generator, True)
+            return fill(
+                f"Tensor.{name}",
+                ours,
+                lambda: inherited(self, *args, **kwargs),
+                self,
+                arguments,
+                generator,
+                True,
+            )
 
     return like(inherited, method)
+
+
+def call_inherited(inherited: Any, self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call torch's method. Subclasses and modes are shown that one: by itself it would show them the attribute."""
+    if has_torch_function_unary(self):
+        return handle_torch_function(inherited, (self,), self, *args, **kwargs)
+    return inherited(self, *args, **kwargs)
 
 
 def recorded_method(name: str) -> Callable[..., Tensor]:
@@ -202,9 +220,9 @@ def recorded_method(name: str) -> Callable[..., Tensor]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling() or not local.reports or local.busy or not plain(self):
-            return inherited(self, *args, **kwargs)
+            return call_inherited(inherited, self, args, kwargs)
         start = perf_counter()
-        result = inherited(self, *args, **kwargs)
+        result = call_inherited(inherited, self, args, kwargs)
         seconds = perf_counter() - start
         value = {"value": args[0] if args else kwargs["value"]} if name == "fill_" else {}
         record(f"Tensor.{name}", value, self, None, seconds, False)
