@@ -224,8 +224,10 @@ def recorded_method(name: str) -> Callable[..., Tensor]:
         start = perf_counter()
         result = call_inherited(inherited, self, args, kwargs)
         seconds = perf_counter() - start
-        value = {"value": args[0] if args else kwargs["value"]} if name == "fill_" else {}
-        record(f"Tensor.{name}", value, self, None, seconds, False)
+        other = args[0] if args else next(iter(kwargs.values()), None)  # what it is filled with
+        arguments = {"value": other} if name == "fill_" else {}
+        source = other if name == "copy_" and plain(other) else None
+        record(f"Tensor.{name}", arguments, self, None, seconds, False, source)
         return result
 
     return like(inherited, method)
@@ -323,12 +325,13 @@ def record(
     key: int | Tensor | None,
     seconds: float,
     random: bool,
+    source: Tensor | None = None,
 ) -> None:
     if tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() > 0:
         # A number in a tensor: as a number, so that no tensor is kept.
         arguments = {k: v.item() if isinstance(v, Tensor) else v for k, v in arguments.items()}
         for report in local.reports:
-            report._add(label, arguments, tensor, key, seconds, random)
+            report._add(label, arguments, tensor, key, seconds, random, source)
 
 
 # ---- strict ------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ class Fill:
         offset: the distance of its first element from the parameter's, in elements.
         dtype: its dtype.
         before: earlier fills, of which this one left something, the oldest first.
+        source: for a copy (``Tensor.copy_``), the fill of the tensor that was copied, if that is known.
     """
 
     function: str
@@ -40,6 +41,7 @@ class Fill:
     offset: int
     dtype: torch.dtype
     before: tuple[Fill, ...] = ()
+    source: Fill | None = None
 
     def redraw(self, tensor: Tensor) -> Tensor:
         """Fill a tensor with the same values again: those of ``before`` first, then its own.
@@ -48,7 +50,7 @@ class Fill:
             tensor: a tensor with the shape, strides and dtype of the parameter, on any device.
 
         Raises:
-            ValueError: if a value did not come from fastinit's kernels, or from an argument (``copy_``).
+            ValueError: if a value came from elsewhere: it was copied from a checkpoint, or drawn by torch.
 
         Returns:
             ``tensor``.
@@ -70,6 +72,12 @@ class Fill:
                 signed = fill.key - (1 << 64) if fill.key >> 63 else fill.key
                 # The functions hand their generator on to the kernels' door, which takes a key for one.
                 getattr(fastinit, name)(view, **fill.arguments, generator=torch.tensor(signed))
+            elif fill.source is not None:
+                copied = fill.source
+                values = torch.empty_strided(
+                    copied.shape, copied.stride, dtype=copied.dtype, device=tensor.device
+                )
+                view.copy_(copied.redraw(values))
             elif name in WITHOUT_KEY:
                 WITHOUT_KEY[name](view, **fill.arguments)
             else:
@@ -196,6 +204,7 @@ class Seen:
     start: int
     end: int
     solid: bool  # it filled every byte from start to end
+    source: Fill | None
 
     def of(self, parameter: Tensor, whole: bool) -> Fill:
         key = int(self.key) % 2**64 if isinstance(self.key, Tensor) else self.key
@@ -208,6 +217,7 @@ class Seen:
             self.stride,
             self.offset - int(parameter.storage_offset()),
             self.dtype,
+            source=self.source,
         )
 
 
@@ -301,7 +311,11 @@ class Report:
         key: int | Tensor | None,
         seconds: float,
         random: bool,
+        source: Tensor | None,
     ) -> None:
+        copied = None if source is None else self._last(source)
+        if copied is not None and not (copied.whole and copied.shape == source.shape):  # type: ignore[union-attr]
+            copied = None
         elements, size, storage = tensor.numel(), tensor.element_size(), tensor.untyped_storage()
         memory = self._memory.get(storage)
         if memory is None:
@@ -330,7 +344,7 @@ class Report:
         else:  # so that a place that is filled again and again is remembered once, and in order
             memory.fills.pop(place, None)
         memory.fills[place] = Seen(
-            function, arguments, key, shape, stride, offset, tensor.dtype, start, end, solid
+            function, arguments, key, shape, stride, offset, tensor.dtype, start, end, solid, copied
         )
 
     def _fell(self, function: str, filename: str, line: int, reason: str) -> bool:
