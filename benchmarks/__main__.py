@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine, plots, report
+from benchmarks import machine, models, plots, report
 from benchmarks.cases import Row
 from benchmarks.fits import fits
 from benchmarks.measure import Options, Results
@@ -35,6 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.suite == "models":
+        data = models.run(args.only)
+        print(models.markdown(data))
+        if not args.only:
+            write(data, args.output)
+        return 0 if data["ok"] else 1
     suite = SUITES[args.suite]
     rows = [row for row in suite.rows() if not args.only or re.search(args.only, f"{row.table}: {row}")]
     budget = suite.budget
@@ -44,11 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
     if args.only:  # a part is no result to keep
         print(report.markdown(data))
     else:
-        args.output.mkdir(parents=True, exist_ok=True)
-        stem = args.output / machine.file_name(args.suite)
-        Path(f"{stem}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-        show(data, stem)
+        write(data, args.output)
     return 0 if data["ok"] else 1
+
+
+def write(data: dict[str, Any], output: Path) -> None:
+    """Write the results file, and what shows it."""
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / machine.file_name(data["suite"])
+    Path(f"{stem}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    show(data, stem)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     add("command", nargs="?", choices=("run", "render"), default="run", help="default: run")
     add("files", nargs="*", type=Path, help="render: the JSON files whose Markdown and pictures to make anew")
     about = "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())
-    add("--suite", choices=SUITES, default="full", help=f"{about}; default: %(default)s")
+    about += "; models: what issue 6 requires of whole models, at 1.5 to 4.6 G parameters"
+    add("--suite", choices=(*SUITES, "models"), default="full", help=f"{about}; default: %(default)s")
     add("--only", metavar="REGEX", help="measure the rows that match, print the tables and write nothing")
     add("--threads", type=int, help="how many threads are all; default: torch's choice")
     add(
@@ -113,6 +125,10 @@ def right(row: dict[str, Any]) -> bool:
 
 def show(data: dict[str, Any], stem: Path) -> None:
     """Write the Markdown and the pictures."""
+    if data["suite"] == "models":
+        Path(f"{stem}.md").write_text(models.markdown(data))
+        print(f"Written: {stem}.md")
+        return
     pictures = plots.draw(data, stem)
     Path(f"{stem}.md").write_text(report.markdown(data, pictures))
     print(f"Written: {stem}.md and {len(pictures)} pictures")

@@ -195,7 +195,12 @@ def machine(data: dict[str, Any]) -> str:
         + f"; fastinit {ours['versions']['fastinit']} by {ours['built']['compiler']}, "
         f"{ours['active']['instruction_set']}. {data['threads']} threads where nothing else is said.",
         f"{data['date']}, commit {data['commit'][:12] or 'unknown'}{' with changes' if data['dirty'] else ''}. "
-        f"Medians of at least {data['repeats']} repeats, in {data['seconds'] / 60:.1f} minutes.",
+        + (
+            f"Medians of at least {data['repeats']} repeats, in "
+            if "repeats" in data
+            else "One run each, in "
+        )
+        + f"{data['seconds'] / 60:.1f} minutes.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
