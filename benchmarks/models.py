@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -256,7 +255,9 @@ def markdown(data: dict[str, Any]) -> str:
 def line(row: dict[str, Any]) -> list[str]:
     torchs, ours = row["sides"].get("torch", {}), row["sides"]["fastinit"]
     value, least = row["value"], row["required"]
-    if "extra_bytes" in ours:
+    if value is None:
+        shown = ["–", ""]
+    elif "extra_bytes" in ours:
         shown = [f"{value / 2**20:.1f} MiB", f"≤ {least / 2**20:.0f} MiB"]
     elif "overhead" in ours:
         shown = [f"{value:+.2%}", f"≤ {least:.0%}"]
@@ -279,9 +280,5 @@ def told(its: dict[str, Any]) -> str:
     return str(its.get("skipped") or its.get("error") or "–")
 
 
-def main(arguments: Iterable[str], measure: Callable[[str, str], dict[str, Any]] = measure) -> None:
-    print(json.dumps(measure(*arguments)))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(json.dumps(measure(*sys.argv[1:])))

@@ -12,7 +12,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import suites
+from benchmarks import models, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -228,3 +228,35 @@ def test_results_are_written_and_shown_again(
     capsys.readouterr()
     command.main(["render", str(results), "--table", "small"])
     assert capsys.readouterr().out.strip() in text
+
+
+def test_whole_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tasks with tiny models, in this process: what they measure, and how that is shown."""
+    pytest.importorskip("transformers")
+    tiny = tuple(replace(task, settings=task.tiny, gigabytes=0) for task in models.TASKS)
+    monkeypatch.setattr(models, "TASKS", tiny)
+    monkeypatch.setattr(models.training_loop, "__defaults__", (3, 2))
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(models, "in_a_process", lambda task, side: models.measure(task.name, side))
+    try:
+        assert command.main(f"--suite models --output {tmp_path}".split()) == 0
+    finally:
+        torch.set_num_threads(threads)
+    (results,) = tmp_path.glob("*-models.json")
+    rows = json.loads(results.read_text())["rows"]
+    assert [row["task"] for row in rows] == [task.name for task in tiny]
+    for row in rows:
+        assert row["value"] is not None and isinstance(row["reached"], bool)
+    assert rows[2]["sides"]["fastinit"]["bytes"] >= 4 * rows[2]["sides"]["fastinit"]["parameters"]
+    text = results.with_suffix(".md").read_text()
+    assert all(f"| {task.name} |" in text for task in tiny)
+    command.main(["render", str(results)])
+    assert results.with_suffix(".md").read_text() == text
+
+
+def test_models_that_do_not_fit_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "available_bytes", lambda device: 10**9)
+    its = models.in_a_process(models.TASKS[2], "fastinit")
+    assert its["skipped"].startswith("needs 20.5 GB")
+    row = {"task": "", "sides": {"fastinit": its}} | models.verdict(models.TASKS[2], {"fastinit": its})
+    assert row["reached"] is None and its["skipped"] in models.line(row)

@@ -1,15 +1,18 @@
 """fastinit.enabled(): torch's initialisation runs on fastinit's kernels, in the block and nowhere else."""
 
 import copy
+import doctest
 import gc
 import inspect
 import linecache
 import pickle
+import re
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -869,6 +872,13 @@ def test_tied_weights() -> None:
     assert fills.keys() == {"embedding.weight", "head.weight"}
     assert fills["embedding.weight"] == fills["head.weight"]
     assert fills["head.weight"] is not None and fills["head.weight"].matches(model.head.weight)
+
+
+def test_the_document() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "enabled.md").read_text()
+    (example,) = re.findall(r"```python\n(>>> .*?)```", text, re.DOTALL)
+    test = doctest.DocTestParser().get_doctest(example, {}, "docs/enabled.md", None, None)
+    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_intervals() -> None:

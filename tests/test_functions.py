@@ -324,7 +324,9 @@ def test_compile_with_inductor() -> None:
 # The package
 
 
-@pytest.mark.parametrize("module", ["fastinit", "fastinit.init", "fastinit._fans"])
+@pytest.mark.parametrize(
+    "module", ["fastinit", "fastinit.init", "fastinit._fans", "fastinit._enabled", "fastinit._report"]
+)
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module), verbose=False)
     assert result.attempted > 0
