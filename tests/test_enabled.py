@@ -338,6 +338,49 @@ def test_subclasses_that_override() -> None:
         assert calls() == expected
 
 
+class OwnMethod(torch.Tensor):
+    def normal_(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.fill_(9.0)
+
+
+def test_subclasses_with_methods_of_their_own() -> None:
+    with fastinit.enabled():
+        tensor = torch.empty(3, 4).as_subclass(OwnMethod)
+        assert (init.normal_(tensor) == 9).all() and (tensor.zero_().normal_() == 9).all()
+
+
+def test_errors_are_torchs_alone() -> None:
+    with fastinit.enabled(), pytest.raises(NotImplementedError) as caught:
+        init.normal_(torch.empty(3, dtype=torch.int64))
+    assert caught.value.__context__ is None
+
+
+def test_dispatch_modes_see_the_fill_alone() -> None:
+    seen = []
+
+    class Log(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.empty(3, 4)
+    with fastinit.enabled(), Log():
+        init.normal_(x)
+        x.uniform_()
+    assert seen == ["fastinit.normal_.default", "fastinit.uniform_.default"]
+
+
+def test_a_thread_that_begins_in_inference_mode() -> None:
+    def work() -> bool:
+        with torch.inference_mode(), fastinit.enabled():
+            init.normal_(torch.empty(3))
+        with fastinit.enabled():
+            return is_on()
+
+    with elsewhere() as ask:
+        assert ask(work)
+
+
 def test_meta_and_fake_tensors() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -675,6 +718,18 @@ def test_strict() -> None:
         ("normal_", __file__, 15, 1),
     ]
     assert f"bernoulli_ at {__file__}:{here + 10}" in str(report)
+
+
+def test_strict_nests() -> None:
+    with fastinit.enabled(strict=True) as outer, fastinit.enabled() as between:
+        with fastinit.enabled(strict=True) as inner, pytest.warns(UserWarning, match="randn") as caught:
+            torch.randn(3)
+        with pytest.warns(UserWarning, match="rand draws"):
+            torch.rand(3)
+    assert len(caught) == 1
+    assert [(f.function, f.calls) for f in outer.fallthrough] == [("randn", 1), ("rand", 1)]
+    assert [(f.function, f.calls) for f in inner.fallthrough] == [("randn", 1)]
+    assert not between.fallthrough
 
 
 def test_strict_gives_the_same_values() -> None:

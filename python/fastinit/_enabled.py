@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +30,7 @@ from torch.overrides import (
     has_torch_function_unary,
 )
 from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import fastinit
 from fastinit._orthogonal import delta_orthogonal_
@@ -256,7 +256,7 @@ def fill(
     """Fill a tensor by fastinit, or by torch what fastinit refuses; and record it."""
     seen = bool(local.reports) and not tensor.is_meta and tensor.numel() > 0
     key, refused = None, None
-    local.busy = True  # what is called from here on is no fill of its own
+    local.busy = True
     try:
         if seen and random:
             key = next_key(tensor, generator)
@@ -266,12 +266,13 @@ def fill(
                 ours(tensor, **arguments, generator=generator)
             else:
                 ours(tensor, **arguments)
-        # fastinit checks everything before it writes or draws, so torch finds all as it was: it does what fastinit
-        # has no kernel for, and raises its own errors.
         except Exception as error:
             if torchs is None:
                 raise
             key, refused = None, str(error)
+        # fastinit checks everything before it writes or draws, so torch finds all as it was: it does what fastinit
+        # has no kernel for, and raises its own errors.
+        if refused is not None and torchs is not None:
             torchs()
         seconds = perf_counter() - start
     finally:
@@ -294,7 +295,8 @@ def plain(tensor: Any) -> bool:
             Tensor.__torch_function__.__func__,  # type: ignore[attr-defined]
             Parameter.__torch_function__,
         )
-        if not inherits or dispatch is not Tensor.__torch_dispatch__:
+        same = all(getattr(kind, name) is getattr(Tensor, name) for name in (*DRAWING, *RECORDED))
+        if not (inherits and same and dispatch is Tensor.__torch_dispatch__):
             return False
     return not is_functorch_wrapped_tensor(tensor)
 
@@ -308,14 +310,16 @@ def next_key(tensor: Tensor, generator: Any) -> int | Tensor | None:
             generator = torch.cuda.default_generators[tensor.get_device()]
     if not isinstance(generator, Generator):
         return None
-    if generator.device.type == "cpu":
-        local.scratch.set_state(generator.get_state())
-        drawn = local.drawn.random_(-(2**63), None, generator=local.scratch)
-        return int(drawn.item()) % 2**64
-    if torch.cuda.is_current_stream_capturing():
-        return None  # each replay has another one
-    drawn = torch.empty((), dtype=torch.int64, device=tensor.device)
-    return drawn.random_(-(2**63), None, generator=generator.clone_state())
+    modes = torch._C._len_torch_dispatch_stack()
+    with _disable_current_modes() if modes else nullcontext():  # nobody else's business
+        if generator.device.type == "cpu":
+            local.scratch.set_state(generator.get_state())
+            drawn = torch.empty((), dtype=torch.int64, device="cpu")
+            return int(drawn.random_(-(2**63), None, generator=local.scratch).item()) % 2**64
+        if torch.cuda.is_current_stream_capturing():
+            return None  # each replay has another one
+        drawn = torch.empty((), dtype=torch.int64, device=tensor.device)
+        return drawn.random_(-(2**63), None, generator=generator.clone_state())
 
 
 def record(
@@ -377,9 +381,8 @@ class Local(threading.local):
 
     def __init__(self) -> None:
         self.reports: list[Report] = []  # of the blocks that are open
-        self.busy = False  # in one of fastinit's functions, or in one of torch's that was fallen back on
+        self.busy = False  # within a fill: what that calls is no fill of its own
         self.scratch = Generator()
-        self.drawn = torch.empty((), dtype=torch.int64, device="cpu")
 
 
 local = Local()
@@ -445,9 +448,10 @@ def enabled(*, strict: bool = False) -> Iterator[Report]:
     with ExitStack() as stack:
         install()
         stack.callback(uninstall)
+        watched = any(report.strict for report in reports)
         reports.append(report)
         stack.callback(reports.remove, report)
-        if strict:
+        if strict and not watched:
             stack.enter_context(Watch())  # type: ignore[no-untyped-call]
         yield report
 
