@@ -6,5 +6,6 @@ hits them all. A row may have *requirements*: how much faster one side has to be
 
 `cases.py` says what these are, and `suites.py` lists them: that is where to add one. `libraries.py` has the sides'
 init modules, `check.py` looks at the values, `measure.py` takes the times, `fits.py` finds how they grow,
-`machine.py` says where this was; `report.py` and `plots.py` show a results file.
+`machine.py` says where this was; `report.py` and `plots.py` show a results file. `models.py` builds whole models, each
+in a process of its own.
 """

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -225,7 +226,7 @@ def test_tensors_as_in_torch(name: str, kind: str) -> None:
     theirs = observe(getattr(init, name), tensor, *arguments(name))
     with fastinit.enabled():
         ours = observe(getattr(init, name), other, *arguments(name))
-    if (name, kind) in BETTER:
+    if (name, kind) in BETTER and kind not in ("conjugate view", "negative view"):  # these are left to torch
         assert ours.error is None and ours.returned_it and ours.wrote
     elif theirs.error:
         assert type(ours.error) is type(theirs.error) and str(ours.error) == str(theirs.error)
@@ -367,7 +368,7 @@ def test_dispatch_modes_see_the_fill_alone() -> None:
     with fastinit.enabled(), Log():
         init.normal_(x)
         x.uniform_()
-    assert seen == ["fastinit.normal_.default", "fastinit.uniform_.default"]
+    assert seen == ["fastinit.normal_.key", "fastinit.uniform_.key"]
 
 
 def test_a_thread_that_begins_in_inference_mode() -> None:
@@ -845,6 +846,16 @@ def test_the_key_is_the_one_of_the_operator(op: str) -> None:
     assert_same(again, layer.weight)
 
 
+@pytest.mark.parametrize("std", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), 2, True], ids=repr)
+def test_keys_with_other_kinds_of_numbers(std: Any) -> None:
+    layer = nn.Linear(30, 20)
+    with fastinit.enabled() as report:
+        init.normal_(layer.weight, std=std)
+        layer.bias.data.normal_(0, std)
+    for name, fill in report.parameters(layer).items():
+        assert fill is not None and fill.matches(layer.get_parameter(name))
+
+
 def test_looking_draws_nothing() -> None:
     """With and without a report, from the default generator and from another: the same values and states."""
 
@@ -864,6 +875,38 @@ def test_looking_draws_nothing() -> None:
         watched = draw()
     for one, other in zip(plain, watched, strict=True):
         assert all(map(torch.equal, one, other))
+
+
+def test_what_is_refused_takes_no_key() -> None:
+    with fastinit.enabled() as report:
+        for name in RANDOM:
+            with untouched(), pytest.raises(NotImplementedError):
+                getattr(init, name)(torch.ones(shape(name), dtype=torch.int64), *arguments(name))
+        with untouched(), pytest.raises(RuntimeError):
+            fastinit.normal_(torch.empty(3), std=-1)
+        with untouched(), pytest.raises(ValueError):
+            fastinit.delta_orthogonal_(torch.empty(3, 4, 3))
+    assert not report.functions
+
+
+def test_keys_of_threads_that_share_a_generator() -> None:
+    layers = [nn.Linear(9, 9) for _ in range(8)]
+    wrong = []
+
+    def work(layer: nn.Linear) -> None:
+        with fastinit.enabled() as report:
+            for _ in range(200):
+                init.normal_(layer.weight)
+                fill = report.parameters(layer)["weight"]
+                if fill is None or not fill.matches(layer.weight):
+                    wrong.append(layer)
+
+    threads = [threading.Thread(target=work, args=(layer,)) for layer in layers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_parts_of_a_parameter() -> None:

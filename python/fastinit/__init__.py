@@ -13,7 +13,7 @@ Example:
 
 from fastinit._load import version as __version__
 from fastinit._orthogonal import delta_orthogonal_
-from fastinit._report import Fallthrough, Fill, Report, Row
+from fastinit._report import Fill, Report
 from fastinit.init import (
     _calculate_correct_fan,
     _calculate_fan_in_and_fan_out,
@@ -49,10 +49,8 @@ from fastinit.init import (
 from fastinit._enabled import disable, enable, enabled  # isort: skip
 
 __all__ = [
-    "Fallthrough",
     "Fill",
     "Report",
-    "Row",
     "__version__",
     "_calculate_correct_fan",
     "_calculate_fan_in_and_fan_out",

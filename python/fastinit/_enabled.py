@@ -255,30 +255,35 @@ def fill(
 ) -> Tensor:
     """Fill a tensor by fastinit, or by torch what fastinit refuses; and record it."""
     seen = bool(local.reports) and not tensor.is_meta and tensor.numel() > 0
-    key, refused = None, None
+    # A key is taken beforehand, so as to know it: from the generator, or from a copy of it where the kernels must be
+    # given the generator, because they read unusual arguments as torch does only then.
+    given = all(isinstance(value, (float, int, str)) for value in arguments.values())
+    refused = "a conjugate or negative view" if torchs and (tensor.is_conj() or tensor.is_neg()) else None
+    wanted = seen and random and refused is None
+    key, put_back = take_key(tensor, generator, given) if wanted else (None, None)
     local.busy = True
+    start = perf_counter()
     try:
-        if seen and random:
-            key = next_key(tensor, generator)
-        start = perf_counter()
-        try:
-            if random:
-                ours(tensor, **arguments, generator=generator)
-            else:
-                ours(tensor, **arguments)
-        except Exception as error:
-            if torchs is None:
-                raise
-            key, refused = None, str(error)
+        if refused is None:
+            try:
+                if random:
+                    ours(tensor, **arguments, generator=key if given and key is not None else generator)
+                else:
+                    ours(tensor, **arguments)
+            except Exception as error:
+                refused, key = str(error), None
+                if put_back is not None:
+                    put_back()
+                if torchs is None:
+                    raise
         # fastinit checks everything before it writes or draws, so torch finds all as it was: it does what fastinit
         # has no kernel for, and raises its own errors.
         if refused is not None and torchs is not None:
             torchs()
-        seconds = perf_counter() - start
     finally:
         local.busy = False
     if seen:
-        record(label, arguments, tensor, key, seconds, random)
+        record(label, arguments, tensor, key, perf_counter() - start, random)
         if refused is not None and random:
             fell_through(label, refused)
     return tensor
@@ -301,32 +306,33 @@ def plain(tensor: Any) -> bool:
     return not is_functorch_wrapped_tensor(tensor)
 
 
-def next_key(tensor: Tensor, generator: Any) -> int | Tensor | None:
-    """The key that the next fill takes, from a copy of the generator: nothing is drawn from the generator itself."""
+def take_key(tensor: Tensor, generator: Any, draw: bool) -> tuple[Tensor | None, Callable[[], Any] | None]:
+    """The next key of a generator, drawn from it or from a copy; and a function that puts the generator back."""
     if generator is None:
         if tensor.is_cpu:
             generator = torch.default_generator
         elif tensor.is_cuda:
             generator = torch.cuda.default_generators[tensor.get_device()]
     if not isinstance(generator, Generator):
-        return None
+        return None, None
+    on_cpu = generator.device.type == "cpu"
+    if not on_cpu and torch.cuda.is_current_stream_capturing():
+        return None, None  # each replay has another one
     modes = torch._C._len_torch_dispatch_stack()
     with _disable_current_modes() if modes else nullcontext():  # nobody else's business
-        if generator.device.type == "cpu":
-            local.scratch.set_state(generator.get_state())
-            drawn = torch.empty((), dtype=torch.int64, device="cpu")
-            return int(drawn.random_(-(2**63), None, generator=local.scratch).item()) % 2**64
-        if torch.cuda.is_current_stream_capturing():
-            return None  # each replay has another one
-        drawn = torch.empty((), dtype=torch.int64, device=tensor.device)
-        return drawn.random_(-(2**63), None, generator=generator.clone_state())
+        key = torch.empty((), dtype=torch.int64, device="cpu" if on_cpu else tensor.device)
+        if not draw:
+            return key.random_(-(2**63), None, generator=generator.clone_state()), None
+        state = generator.get_state()
+        key.random_(-(2**63), None, generator=generator)
+        return key, lambda: generator.set_state(state)
 
 
 def record(
     label: str,
     arguments: Mapping[str, Any],
     tensor: Tensor,
-    key: int | Tensor | None,
+    key: Tensor | None,
     seconds: float,
     random: bool,
     source: Tensor | None = None,
@@ -382,7 +388,6 @@ class Local(threading.local):
     def __init__(self) -> None:
         self.reports: list[Report] = []  # of the blocks that are open
         self.busy = False  # within a fill: what that calls is no fill of its own
-        self.scratch = Generator()
 
 
 local = Local()

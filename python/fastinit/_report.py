@@ -196,7 +196,7 @@ class Seen:
 
     function: str
     arguments: Mapping[str, Any]
-    key: int | Tensor | None  # a tensor as long as it is on a GPU, which nobody has waited for yet
+    key: Tensor | None  # read later: it may be on a GPU, which nobody has waited for yet
     shape: torch.Size
     stride: tuple[int, ...]
     offset: int
@@ -207,7 +207,7 @@ class Seen:
     source: Fill | None
 
     def of(self, parameter: Tensor, whole: bool) -> Fill:
-        key = int(self.key) % 2**64 if isinstance(self.key, Tensor) else self.key
+        key = None if self.key is None else int(self.key.item()) % 2**64
         return Fill(
             self.function,
             self.arguments,
@@ -308,7 +308,7 @@ class Report:
         function: str,
         arguments: Mapping[str, Any],
         tensor: Tensor,
-        key: int | Tensor | None,
+        key: Tensor | None,
         seconds: float,
         random: bool,
         source: Tensor | None,
