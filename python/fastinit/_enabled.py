@@ -258,24 +258,22 @@ def fill(
     # A key is taken beforehand, so as to know it: from the generator, or from a copy of it where the kernels must be
     # given the generator, because they read unusual arguments as torch does only then.
     given = all(isinstance(value, (float, int, str)) for value in arguments.values())
-    refused = "a conjugate or negative view" if torchs and (tensor.is_conj() or tensor.is_neg()) else None
-    wanted = seen and random and refused is None
-    key, put_back = take_key(tensor, generator, given) if wanted else (None, None)
+    key, put_back = take_key(tensor, generator, given) if seen and random else (None, None)
+    refused = None
     local.busy = True
     start = perf_counter()
     try:
-        if refused is None:
-            try:
-                if random:
-                    ours(tensor, **arguments, generator=key if given and key is not None else generator)
-                else:
-                    ours(tensor, **arguments)
-            except Exception as error:
-                refused, key = str(error), None
-                if put_back is not None:
-                    put_back()
-                if torchs is None:
-                    raise
+        try:
+            if random:
+                ours(tensor, **arguments, generator=key if given and key is not None else generator)
+            else:
+                ours(tensor, **arguments)
+        except Exception as error:
+            refused, key = str(error), None
+            if put_back is not None:
+                put_back()
+            if torchs is None:
+                raise
         # fastinit checks everything before it writes or draws, so torch finds all as it was: it does what fastinit
         # has no kernel for, and raises its own errors.
         if refused is not None and torchs is not None:
