@@ -12,20 +12,19 @@ namespace fastinit {
 
 // -2 ln((x + 1/2) / 2^n) for an n-bit word x: the squared radius of Box-Muller.
 //
-// Words of the upper half are folded onto the lower one, so that the argument is known to full relative
-// precision near both ends: near 0 (the tails) and near 1 (radii close to zero).
+// The word as a signed number is u in the lower half and u - 1 in the upper one, so that the argument is known to full
+// relative precision near both ends: near 0 (the tails) and near 1 (radii close to zero).
 template <class L>
 FASTINIT_INLINE typename L::F32 minus_two_log(typename L::U32 x) {
   using F32 = typename L::F32;
   using U32 = typename L::U32;
-  const U32 root_half(0x3F3504F3u);                                                        // sqrt(1/2)
-  const F32 nearer = fma(signed_to_real(x ^ sign_fill(x)), F32(0x1p-32f), F32(0x1p-33f));  // (0, 1/2]
-  const F32 u = select(test_bit<31>(x), F32(1.0f) - nearer, nearer);
-  // u = 2^e (1 + s), with 1 + s in [sqrt(1/2), sqrt(2)).
-  const U32 shifted = as_bits(u) - root_half;
-  const F32 e = signed_to_real(shift_right_signed<23>(shifted));
-  const F32 s = select(less(u, as_real(root_half)),
-                       as_real((shifted & U32(0x007FFFFFu)) + root_half) - F32(1.0f), F32(0.0f) - nearer);
+  const U32 root_half(0x3F3504F3u);  // sqrt(1/2)
+  const F32 nearer = fma(signed_to_real(x), F32(0x1p-32f), F32(0x1p-33f));
+  const F32 u = nearer + select(less(nearer, F32(0.0f)), F32(1.0f), F32(0.0f));
+  // u = 2^e (1 + s), with 1 + s in [sqrt(1/2), sqrt(2)); e stands in the place of u's exponent.
+  const U32 exponent = (as_bits(u) - root_half) & U32(0xFF800000u);
+  const F32 e = signed_to_real(exponent);
+  const F32 s = select(equal(exponent, U32(0u)), nearer, as_real(as_bits(u) - exponent) - F32(1.0f));
   F32 p = F32(-0x1.65c65ap-3f);
   p = fma(p, s, F32(0x1.25045ap-2f));
   p = fma(p, s, F32(-0x1.31853cp-2f));
@@ -35,7 +34,7 @@ FASTINIT_INLINE typename L::F32 minus_two_log(typename L::U32 x) {
   p = fma(p, s, F32(-0x1.5556f4p-1f));
   p = fma(p, s, F32(0x1.fffffap-1f));
   p = fma(p, s, F32(-2.0f));  // -2 ln(1 + s) = s p
-  return fma(p, s, e * F32(-0x1.62e430p+0f));
+  return fma(p, s, e * F32(-0x1.62e430p-23f));
 }
 
 template <class L>
@@ -43,13 +42,12 @@ FASTINIT_INLINE typename L::F64 minus_two_log(typename L::U64 x) {
   using F64 = typename L::F64;
   using U64 = typename L::U64;
   const U64 root_half(0x3FE6A09E667F3BCDu), one(0x3FF0000000000000u);
-  const F64 nearer = fma(signed_to_real(x ^ sign_fill(x)), F64(0x1p-64), F64(0x1p-65));
-  const F64 u = select(test_bit<63>(x), F64(1.0) - nearer, nearer);
+  const F64 nearer = fma(signed_to_real(x), F64(0x1p-64), F64(0x1p-65));
+  const F64 u = nearer + select(less(nearer, F64(0.0)), F64(1.0), F64(0.0));
   const U64 shifted = as_bits(u) - root_half;
   const F64 e = signed_to_real(shift_right<52>(shifted + one)) - F64(1023.0);
-  const F64 s =
-      select(less(u, as_real(root_half)),
-             as_real((shifted & U64(0x000FFFFFFFFFFFFFu)) + root_half) - F64(1.0), F64(0.0) - nearer);
+  const F64 s = select(less(u, as_real(root_half)),
+                       as_real((shifted & U64(0x000FFFFFFFFFFFFFu)) + root_half) - F64(1.0), nearer);
   // ln(1 + s) = 2 atanh(w), w = s / (2 + s)
   const F64 w = s / (F64(2.0) + s), w2 = w * w;
   F64 p = F64(-0x1.2f50f43e64db5p-2);

@@ -99,9 +99,6 @@ FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), a.v[i] >> bits)
 template <int N>
 FASTINIT_INLINE Array<uint32_t, N> swap_halves(Array<uint32_t, N> a)
 FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), (a.v[i] >> 16) | (a.v[i] << 16))
-template <int Bits, int N>
-FASTINIT_INLINE Array<uint32_t, N> shift_right_signed(Array<uint32_t, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) >> Bits))
 
 // Comparisons and masks. Integers compare as unsigned numbers.
 template <class T, int N>
@@ -123,10 +120,6 @@ FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), !a.v[i])
 template <class T, int N>
 FASTINIT_INLINE Array<T, N> select(Array<bool, N> mask, Array<T, N> yes, Array<T, N> no)
 FASTINIT_EACH(WITH_COMMAS(Array<T, N>), mask.v[i] ? yes.v[i] : no.v[i])
-// All ones where the top bit is set, zero elsewhere.
-template <class T, int N>
-FASTINIT_INLINE Array<T, N> sign_fill(Array<T, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(0) - static_cast<T>(a.v[i] >> (8 * sizeof(T) - 1)))
 
 // Arithmetic of reals. fma rounds once; sqrt is correctly rounded.
 template <int N>

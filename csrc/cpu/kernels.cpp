@@ -62,13 +62,30 @@ void copy(T* to, const T* from, int64_t n, bool streaming) {
   memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
 }
 
+// The keys of all rounds, in memory, from where an operation on vectors takes them as they are. Unless they are hidden
+// from it, the compiler makes them anew for every group, which costs more than a tenth of its time.
+struct Keys {
+  static constexpr int rounds = 10;
+  uint64_t first_[rounds], second_[rounds];
+
+  explicit Keys(Key key) {
+    for (int i = 0; i < rounds; ++i) {
+      first_[i] = key.first(i);
+      second_[i] = key.second(i);
+    }
+    asm volatile("" : "+m"(*this));
+  }
+  FASTINIT_INLINE uint64_t first(int round) const { return first_[round]; }
+  FASTINIT_INLINE uint64_t second(int round) const { return second_[round]; }
+};
+
 // A run: `n` elements with consecutive logical indices from `first`, consecutive in memory, all in blocks
 // that share the high half of their number (2^32 blocks at most).
 template <class R>
 struct Run {
   uint64_t first;
   int64_t n;
-  Key key;
+  const Keys& keys;
 
   uint64_t first_block() const { return first / elements_per_block<R>; }
   int skipped() const { return static_cast<int>(first % elements_per_block<R>); }
@@ -80,7 +97,7 @@ FASTINIT_INLINE Pair<Bits<Lanes, R>> group_bits(const Run<R>& run, int64_t block
   using U64 = Lanes::U64;
   const uint64_t b = run.first_block();
   const U64 low = U64((b & low_half) + static_cast<uint64_t>(block)) + Lanes::block_offsets();
-  return bits_of<Lanes, R>(words_of<Lanes>(low, U64(b >> 32), 0, purpose, run.key));
+  return bits_of<Lanes, R>(words_of<Lanes>(low, U64(b >> 32), 0, purpose, run.keys));
 }
 
 // The elements of a run from its block boundary on, relative to which everything below counts:
@@ -135,31 +152,44 @@ FASTINIT_INLINE Pair<Lanes::U64> element_offsets(double) {
   return {base, base + Lanes::U64(uint64_t{1})};
 }
 
-// The bits of single elements, given by their offsets in the frame: each lane gets the pair its element is in.
+// The bits of single elements, given by their offsets in the frame. The normal proposal makes a pair of elements from a
+// pair of words; for the others, which make each element from its own word, both of the pair are this one, and the
+// compiler makes it once.
 template <class R>
 FASTINIT_INLINE Lanes::U64 block_of(const Run<R>& run, Lanes::U64 offsets) {
   constexpr int shift = elements_per_block<R> == 4 ? 2 : 1;
   return Lanes::U64(run.first_block() & low_half) + shift_right<shift>(offsets & Lanes::U64(low_half));
 }
+template <Proposal P, class B>
+FASTINIT_INLINE Pair<B> own_if_enough(Pair<B> pair, B offsets) {
+  if constexpr (P == Proposal::normal) return pair;
+  const B own = select(test_bit<0>(offsets), pair.second, pair.first);
+  return {own, own};
+}
+template <Proposal P>
 FASTINIT_INLINE Pair<Lanes::U32> element_bits(const Run<float>& run, Lanes::U32 offsets, uint32_t draw,
                                               Purpose purpose) {
   const Lanes::U64 high(run.first_block() >> 32);
-  const auto half = [&](Lanes::U64 o) {
-    const auto words = words_of<Lanes>(block_of(run, o), high, draw, purpose, run.key);
+  const auto half = [&](Lanes::U64 o) __attribute__((always_inline)) {
+    const auto words = words_of<Lanes>(block_of(run, o), high, draw, purpose, run.keys);
     const auto upper = test_bit<1>(o);
     return Pair<Lanes::U64>{select(upper, words.w[2], words.w[0]), select(upper, words.w[3], words.w[1])};
   };
   const auto a = half(even(offsets)), b = half(odd(offsets));
-  return {interleave(a.first, b.first), interleave(a.second, b.second)};
+  return own_if_enough<P>(Pair<Lanes::U32>{interleave(a.first, b.first), interleave(a.second, b.second)},
+                          offsets);
 }
+template <Proposal P>
 FASTINIT_INLINE Pair<Lanes::U64> element_bits(const Run<double>& run, Lanes::U64 offsets, uint32_t draw,
                                               Purpose purpose) {
   const Lanes::U64 high(run.first_block() >> 32);
-  return bits_of<Lanes, double>(words_of<Lanes>(block_of(run, offsets), high, draw, purpose, run.key));
+  return own_if_enough<P>(
+      bits_of<Lanes, double>(words_of<Lanes>(block_of(run, offsets), high, draw, purpose, run.keys)),
+      offsets);
 }
 
 // Elements in a chunk of rejection sampling: what was rejected in one stays in the nearest cache.
-constexpr int chunk_size = 2048;
+constexpr int chunk_size = 4096;
 
 // Rejection sampling of one chunk: all elements once, then those that were rejected, gathered, again and
 // again. Redoing whole vectors instead would cost a vector for nearly every element rejected.
@@ -171,7 +201,7 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
   constexpr bool needs_coin = P != Proposal::normal;
   const int begin = run.skipped(), end = begin + static_cast<int>(run.n);
   T* const frame = out - begin;
-  uint32_t pending[chunk_size + per_block + 3 * group];
+  uint32_t pending[chunk_size + per_block + 4 * group];
   int count = 0;
 
   const auto offsets = element_offsets(R());
@@ -204,10 +234,13 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
     // Whole vectors only: the last element is repeated, and drawing it twice gives the same value twice.
     for (int i = 0; i < width; ++i) pending[count + i] = pending[count - 1];
     int left = 0;
+    B next = B::load(pending);
     for (int i = 0; i < count; i += width) {
-      const B o = B::load(pending + i);
-      const auto bits = element_bits(run, o, draw, Purpose::values);
-      const auto coin = needs_coin ? element_bits(run, o, draw, Purpose::accept) : bits;
+      const B o = next;
+      next =
+          B::load(pending + i + width);  // before the stores below, for whose addresses it would have to wait
+      const auto bits = element_bits<P>(run, o, draw, Purpose::values);
+      const auto coin = needs_coin ? element_bits<P>(run, o, draw, Purpose::accept) : bits;
       const auto x = distribution.template attempt<Lanes, P>(bits, coin);
       const auto second = test_bit<0>(o);
       alignas(64) R values[width];
@@ -215,8 +248,8 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
       store(values, select(second, x.values.second, x.values.first));
       memcpy(to, pending + i, sizeof(to));
       const auto rejected = (second & (!x.accepted.second)) | ((!second) & (!x.accepted.first));
-      left += store_selected(pending + left, rejected, o);
       for (int k = 0; k < width; ++k) frame[to[k]] = round_to<T>(values[k]);
+      left += store_selected(pending + left, rejected, o);
     }
     if (left > count) left = count;
     count = left;
@@ -274,8 +307,8 @@ class ZeroStrip {
   static constexpr int64_t width = 256;
   static constexpr int lanes = 2 * Lanes::blocks;
 
-  ZeroStrip(const Sparse<R>& d, Key key, uint64_t first_column)
-      : d_(d), key_(key), first_column_(first_column) {
+  ZeroStrip(const Sparse<R>& d, const Keys& keys, uint64_t first_column)
+      : d_(d), keys_(keys), first_column_(first_column) {
     if (d.selects()) {
       for (uint32_t& left : state_) left = d.zeros;
     } else {
@@ -310,7 +343,7 @@ class ZeroStrip {
         const auto column =
             Lanes::U64((first_column_ + static_cast<uint64_t>(c)) / parts) + Lanes::U64::load(step);
         return words_of<Lanes>(column, shift_right<32>(column), static_cast<uint32_t>(draw), Purpose::columns,
-                               key_);
+                               keys_);
       };
       const auto even = every_other(0), odd = every_other(1);
       for (int i = 0; i < 4; ++i) store(words_[to + i] + c, interleave(even.w[i], odd.w[i]));
@@ -350,7 +383,7 @@ class ZeroStrip {
   }
 
   const Sparse<R>& d_;
-  Key key_;
+  const Keys& keys_;
   uint64_t first_column_;
   uint64_t next_row_ = 0;
   uint32_t high_ = 0;
@@ -369,14 +402,14 @@ void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming)
     uint64_t row = run.first / columns;
     if (row * columns + right <= run.first) ++row;
     if (row * columns + left >= end) continue;
-    ZeroStrip<R> strip(d, run.key, left);
+    ZeroStrip<R> strip(d, run.keys, left);
     for (; row * columns + left < end; ++row) {
       const uint64_t from = row * columns + left < run.first ? run.first : row * columns + left;
       const uint64_t to = row * columns + right < end ? row * columns + right : end;
       const int64_t n = static_cast<int64_t>(to - from),
                     skip = static_cast<int64_t>(from - row * columns - left);
       strip.go_to(row);
-      fill_elementwise(stage, Run<R>{from, n, run.key}, d.normal, false);
+      fill_elementwise(stage, Run<R>{from, n, run.keys}, d.normal, false);
       for (int64_t c = 0; c < n; c += lanes) store_zeros(stage + c, strip.zero(skip + c));
       T* const p = out + (from - run.first);
       copy(p, stage, n, streaming && on_cache_line(p));
@@ -386,13 +419,13 @@ void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming)
 
 // Any number of consecutive indices, consecutive in memory: cut where the high half of the block changes.
 template <class T, class D>
-void fill_run(T* out, uint64_t first, int64_t n, Key key, const D& distribution, bool streaming) {
+void fill_run(T* out, uint64_t first, int64_t n, const Keys& keys, const D& distribution, bool streaming) {
   using R = ArithmeticFor<T>;
   constexpr uint64_t per_segment = (low_half + 1) * elements_per_block<R>;
   while (n > 0) {
     const uint64_t room = per_segment - first % per_segment;
     const int64_t part = static_cast<uint64_t>(n) < room ? n : static_cast<int64_t>(room);
-    fill_segment(out, Run<R>{first, part, key}, distribution, streaming);
+    fill_segment(out, Run<R>{first, part, keys}, distribution, streaming);
     out += part;
     first += static_cast<uint64_t>(part);
     n -= part;
@@ -406,8 +439,8 @@ class Window {
  public:
   static constexpr int64_t size = 256;
 
-  Window(Key key, const D& distribution, uint64_t last)
-      : key_(key), distribution_(distribution), last_(last) {}
+  Window(const Keys& keys, const D& distribution, uint64_t last)
+      : keys_(keys), distribution_(distribution), last_(last) {}
 
   // Copies the values of n indices from `first` on to p, p + stride, ...
   void scatter(T* p, int64_t stride, uint64_t first, int64_t n) {
@@ -426,12 +459,12 @@ class Window {
     base_ = index / step * step;
     const uint64_t most = last_ - base_ + 1;
     count_ = most < static_cast<uint64_t>(size) ? static_cast<int64_t>(most) : size;
-    fill_run(values_, base_, count_, key_, distribution_, false);
+    fill_run(values_, base_, count_, keys_, distribution_, false);
   }
 
   static constexpr uint64_t step = 64;  // windows start on whole groups
   alignas(64) T values_[size];
-  Key key_;
+  const Keys& keys_;
   const D& distribution_;
   uint64_t last_;  // no larger index is asked for
   uint64_t base_ = 0;
@@ -497,14 +530,15 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
   uint64_t last = region.first_index;
   for (int d = 0; d < region.dims; ++d)
     last += static_cast<uint64_t>((region.sizes[d] - 1) * region.index_strides[d]);
-  Window<T, D> window(f.key, f.distribution, last);
+  const Keys keys(f.key);
+  Window<T, D> window(keys, f.distribution, last);
 
   // Columns from .. to - 1 of a row.
   const auto fill_row = [&](const Rows& row, int64_t from, int64_t to) {
     T* const p = data + row.memory + from * stride;
     const uint64_t index = region.first_index + row.index + static_cast<uint64_t>(from * index_stride);
     if (direct) {
-      fill_run(p, index, to - from, f.key, f.distribution, streaming);
+      fill_run(p, index, to - from, keys, f.distribution, streaming);
     } else if (consecutive) {
       window.scatter(p, stride, index, to - from);
     } else {

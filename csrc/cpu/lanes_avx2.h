@@ -70,7 +70,6 @@ struct Avx2 {
   FASTINIT_OP(U32, multiply_high, (U32 a, U32 b),
       _mm256_blend_epi32(_mm256_srli_epi64(_mm256_mul_epu32(a.v, b.v), 32),
                          _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), _mm256_srli_epi64(b.v, 32)), 0xAA))
-  FASTINIT_OP(U32, sign_fill, (U32 a), _mm256_srai_epi32(a.v, 31))
   FASTINIT_OP(U32, shift_right, (U32 a, int bits), _mm256_srl_epi32(a.v, _mm_cvtsi32_si128(bits)))
   FASTINIT_OP(U32, swap_halves, (U32 a), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(a.v, 0xB1), 0xB1))
   FASTINIT_OP(F32, as_real, (U32 a), _mm256_castsi256_ps(a.v))
@@ -87,7 +86,6 @@ struct Avx2 {
   FASTINIT_OP(U64, operator^, (U64 a, U64 b), _mm256_xor_si256(a.v, b.v))
   FASTINIT_OP(U64, xor3, (U64 a, U64 b, U64 c), _mm256_xor_si256(_mm256_xor_si256(b.v, c.v), a.v))
   FASTINIT_OP(U64, multiply_low, (U64 a, U64 b), _mm256_mul_epu32(a.v, b.v))
-  FASTINIT_OP(U64, sign_fill, (U64 a), _mm256_cmpgt_epi64(_mm256_setzero_si256(), a.v))
   FASTINIT_OP(F64, as_real, (U64 a), _mm256_castsi256_pd(a.v))
   FASTINIT_OP(U64, as_bits, (F64 a), _mm256_castpd_si256(a.v))
 
@@ -152,10 +150,6 @@ FASTINIT_INLINE Avx2::U32 shift_left(Avx2::U32 a) {
 template <int Bits>
 FASTINIT_INLINE Avx2::U32 shift_right(Avx2::U32 a) {
   return _mm256_srli_epi32(a.v, Bits);
-}
-template <int Bits>
-FASTINIT_INLINE Avx2::U32 shift_right_signed(Avx2::U32 a) {
-  return _mm256_srai_epi32(a.v, Bits);
 }
 template <int Bits>
 FASTINIT_INLINE Avx2::U64 shift_left(Avx2::U64 a) {

@@ -78,7 +78,6 @@ struct Avx512 {
   FASTINIT_OP(U32, multiply_high, (U32 a, U32 b),
       _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(_mm512_mul_epu32(a.v, b.v), 32),
                               _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32))))
-  FASTINIT_OP(U32, sign_fill, (U32 a), _mm512_srai_epi32(a.v, 31))
   FASTINIT_OP(U32, shift_right, (U32 a, int bits), _mm512_srl_epi32(a.v, _mm_cvtsi32_si128(bits)))
   FASTINIT_OP(U32, swap_halves, (U32 a), _mm512_rol_epi32(a.v, 16))
   FASTINIT_OP(F32, as_real, (U32 a), _mm512_castsi512_ps(a.v))
@@ -95,7 +94,6 @@ struct Avx512 {
   FASTINIT_OP(U64, operator^, (U64 a, U64 b), _mm512_xor_si512(a.v, b.v))
   FASTINIT_OP(U64, xor3, (U64 a, U64 b, U64 c), _mm512_ternarylogic_epi64(a.v, b.v, c.v, 0x96))
   FASTINIT_OP(U64, multiply_low, (U64 a, U64 b), _mm512_mul_epu32(a.v, b.v))
-  FASTINIT_OP(U64, sign_fill, (U64 a), _mm512_srai_epi64(a.v, 63))
   FASTINIT_OP(F64, as_real, (U64 a), _mm512_castsi512_pd(a.v))
   FASTINIT_OP(U64, as_bits, (F64 a), _mm512_castpd_si512(a.v))
   FASTINIT_OP(F64, signed_to_real, (U64 a), _mm512_cvtepi64_pd(a.v))
@@ -145,10 +143,6 @@ FASTINIT_INLINE Avx512::U32 shift_left(Avx512::U32 a) {
 template <int Bits>
 FASTINIT_INLINE Avx512::U32 shift_right(Avx512::U32 a) {
   return _mm512_srli_epi32(a.v, Bits);
-}
-template <int Bits>
-FASTINIT_INLINE Avx512::U32 shift_right_signed(Avx512::U32 a) {
-  return _mm512_srai_epi32(a.v, Bits);
 }
 template <int Bits>
 FASTINIT_INLINE Avx512::U64 shift_left(Avx512::U64 a) {
