@@ -20,11 +20,11 @@ FASTINIT_INLINE typename L::F32 minus_two_log(typename L::U32 x) {
   using U32 = typename L::U32;
   const U32 root_half(0x3F3504F3u);  // sqrt(1/2)
   const F32 nearer = fma(signed_to_real(x), F32(0x1p-32f), F32(0x1p-33f));
-  const F32 u = nearer + select(less(nearer, F32(0.0f)), F32(1.0f), F32(0.0f));
+  const F32 u = select(test_bit<31>(x), nearer + F32(1.0f), nearer);
   // u = 2^e (1 + s), with 1 + s in [sqrt(1/2), sqrt(2)); e stands in the place of u's exponent.
   const U32 exponent = (as_bits(u) - root_half) & U32(0xFF800000u);
   const F32 e = signed_to_real(exponent);
-  const F32 s = select(equal(exponent, U32(0u)), nearer, as_real(as_bits(u) - exponent) - F32(1.0f));
+  const F32 s = select(test_bit<31>(exponent), as_real(as_bits(u) - exponent) - F32(1.0f), nearer);
   F32 p = F32(-0x1.65c65ap-3f);
   p = fma(p, s, F32(0x1.25045ap-2f));
   p = fma(p, s, F32(-0x1.31853cp-2f));
@@ -43,7 +43,7 @@ FASTINIT_INLINE typename L::F64 minus_two_log(typename L::U64 x) {
   using U64 = typename L::U64;
   const U64 root_half(0x3FE6A09E667F3BCDu), one(0x3FF0000000000000u);
   const F64 nearer = fma(signed_to_real(x), F64(0x1p-64), F64(0x1p-65));
-  const F64 u = nearer + select(less(nearer, F64(0.0)), F64(1.0), F64(0.0));
+  const F64 u = select(test_bit<63>(x), nearer + F64(1.0), nearer);
   const U64 shifted = as_bits(u) - root_half;
   const F64 e = signed_to_real(shift_right<52>(shifted + one)) - F64(1023.0);
   const F64 s = select(less(u, as_real(root_half)),

@@ -25,12 +25,17 @@ namespace fastinit {
 namespace FASTINIT_TARGET {
 namespace {
 
+// As many side by side as the registers hold; for single elements, which take more of them, and of which there may be
+// few, half as many.
 #if defined(__AVX512F__)
-using Lanes = Interleaved<Avx512, 2>;
+using Lanes = Interleaved<Avx512, 4>;
+using LanesForFew = Interleaved<Avx512, 2>;
 #elif defined(__AVX2__)
 using Lanes = Interleaved<Avx2, 2>;
+using LanesForFew = Interleaved<Avx2, 2>;
 #else
 using Lanes = Portable<4>;
+using LanesForFew = Portable<4>;
 #endif
 
 constexpr uint64_t low_half = 0xFFFFFFFFu;
@@ -156,9 +161,10 @@ FASTINIT_INLINE Pair<Lanes::U64> element_offsets(double) {
 // pair of words; for the others, which make each element from its own word, both of the pair are this one, and the
 // compiler makes it once.
 template <class R>
-FASTINIT_INLINE Lanes::U64 block_of(const Run<R>& run, Lanes::U64 offsets) {
+FASTINIT_INLINE LanesForFew::U64 block_of(const Run<R>& run, LanesForFew::U64 offsets) {
   constexpr int shift = elements_per_block<R> == 4 ? 2 : 1;
-  return Lanes::U64(run.first_block() & low_half) + shift_right<shift>(offsets & Lanes::U64(low_half));
+  return LanesForFew::U64(run.first_block() & low_half) +
+         shift_right<shift>(offsets & LanesForFew::U64(low_half));
 }
 template <Proposal P, class B>
 FASTINIT_INLINE Pair<B> own_if_enough(Pair<B> pair, B offsets) {
@@ -167,25 +173,26 @@ FASTINIT_INLINE Pair<B> own_if_enough(Pair<B> pair, B offsets) {
   return {own, own};
 }
 template <Proposal P>
-FASTINIT_INLINE Pair<Lanes::U32> element_bits(const Run<float>& run, Lanes::U32 offsets, uint32_t draw,
-                                              Purpose purpose) {
-  const Lanes::U64 high(run.first_block() >> 32);
-  const auto half = [&](Lanes::U64 o) __attribute__((always_inline)) {
-    const auto words = words_of<Lanes>(block_of(run, o), high, draw, purpose, run.keys);
+FASTINIT_INLINE Pair<LanesForFew::U32> element_bits(const Run<float>& run, LanesForFew::U32 offsets,
+                                                    uint32_t draw, Purpose purpose) {
+  const LanesForFew::U64 high(run.first_block() >> 32);
+  const auto half = [&](LanesForFew::U64 o) __attribute__((always_inline)) {
+    const auto words = words_of<LanesForFew>(block_of(run, o), high, draw, purpose, run.keys);
     const auto upper = test_bit<1>(o);
-    return Pair<Lanes::U64>{select(upper, words.w[2], words.w[0]), select(upper, words.w[3], words.w[1])};
+    return Pair<LanesForFew::U64>{select(upper, words.w[2], words.w[0]),
+                                  select(upper, words.w[3], words.w[1])};
   };
   const auto a = half(even(offsets)), b = half(odd(offsets));
-  return own_if_enough<P>(Pair<Lanes::U32>{interleave(a.first, b.first), interleave(a.second, b.second)},
-                          offsets);
+  return own_if_enough<P>(
+      Pair<LanesForFew::U32>{interleave(a.first, b.first), interleave(a.second, b.second)}, offsets);
 }
 template <Proposal P>
-FASTINIT_INLINE Pair<Lanes::U64> element_bits(const Run<double>& run, Lanes::U64 offsets, uint32_t draw,
-                                              Purpose purpose) {
-  const Lanes::U64 high(run.first_block() >> 32);
-  return own_if_enough<P>(
-      bits_of<Lanes, double>(words_of<Lanes>(block_of(run, offsets), high, draw, purpose, run.keys)),
-      offsets);
+FASTINIT_INLINE Pair<LanesForFew::U64> element_bits(const Run<double>& run, LanesForFew::U64 offsets,
+                                                    uint32_t draw, Purpose purpose) {
+  const LanesForFew::U64 high(run.first_block() >> 32);
+  return own_if_enough<P>(bits_of<LanesForFew, double>(
+                              words_of<LanesForFew>(block_of(run, offsets), high, draw, purpose, run.keys)),
+                          offsets);
 }
 
 // Elements in a chunk of rejection sampling: what was rejected in one stays in the nearest cache.
@@ -196,8 +203,7 @@ constexpr int chunk_size = 4096;
 template <Proposal P, class T, class D>
 void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distribution) {
   using R = ArithmeticFor<T>;
-  using B = Bits<Lanes, R>;
-  constexpr int group = group_size<R>, width = group / 2, per_block = elements_per_block<R>;
+  constexpr int group = group_size<R>, per_block = elements_per_block<R>;
   constexpr bool needs_coin = P != Proposal::normal;
   const int begin = run.skipped(), end = begin + static_cast<int>(run.n);
   T* const frame = out - begin;
@@ -211,7 +217,7 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
     const auto x = distribution.template attempt<Lanes, P>(bits, coin);
     const bool whole = at >= begin && at + group <= end;
     const int before = count;
-    const B origin(static_cast<uint32_t>(at));
+    const Bits<Lanes, R> origin(static_cast<uint32_t>(at));
     count += store_selected(pending + count, !x.accepted.first, offsets.first + origin);
     count += store_selected(pending + count, !x.accepted.second, offsets.second + origin);
     if (whole) {
@@ -230,6 +236,8 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
     }
   }
 
+  using B = Bits<LanesForFew, R>;
+  constexpr int width = B::lanes;
   for (uint32_t draw = 1; count > 0 && draw < max_attempts; ++draw) {
     // Whole vectors only: the last element is repeated, and drawing it twice gives the same value twice.
     for (int i = 0; i < width; ++i) pending[count + i] = pending[count - 1];
@@ -241,7 +249,7 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
           B::load(pending + i + width);  // before the stores below, for whose addresses it would have to wait
       const auto bits = element_bits<P>(run, o, draw, Purpose::values);
       const auto coin = needs_coin ? element_bits<P>(run, o, draw, Purpose::accept) : bits;
-      const auto x = distribution.template attempt<Lanes, P>(bits, coin);
+      const auto x = distribution.template attempt<LanesForFew, P>(bits, coin);
       const auto second = test_bit<0>(o);
       alignas(64) R values[width];
       uint32_t to[width];

@@ -203,9 +203,9 @@ FASTINIT_INLINE void put(void* p, __m512i x) {
 
 // float32 to bfloat16 in the high half of each lane; the low half is undefined.
 FASTINIT_INLINE __m512i round_bf16(__m512 x) {
-  const __m512i u = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  return _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), odd);
+  const __m512i u = _mm512_castps_si512(x), r = _mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF));
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+  return _mm512_mask_add_epi32(r, odd, r, _mm512_set1_epi32(1));
 }
 
 }  // namespace avx512_detail
