@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add("command", nargs="?", choices=("run", "render"), default="run", help="default: run")
     add("files", nargs="*", type=Path, help="render: the JSON files whose Markdown and pictures to make anew")
     about = "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())
-    about += "; models: what issue 6 requires of whole models, at 1.5 to 4.6 G parameters"
+    about += "; models: what whole models have to reach, at 1.5 to 4.6 G parameters"
     add("--suite", choices=(*SUITES, "models"), default="full", help=f"{about}; default: %(default)s")
     add("--only", metavar="REGEX", help="measure the rows that match, print the tables and write nothing")
     add("--threads", type=int, help="how many threads are all; default: torch's choice")

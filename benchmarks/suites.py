@@ -240,7 +240,7 @@ class Suite(NamedTuple):
 
 SUITES = {
     "quick": Suite(quick, "a little of everything, under a minute", budget=2, side_seconds=0.1),
-    "must": Suite(must, "what issue 3 requires, at 64 Mi elements"),
-    "orthogonal": Suite(orthogonal, "what issue 5 requires"),
+    "must": Suite(must, "what the CPU fills have to reach, at 64 Mi elements"),
+    "orthogonal": Suite(orthogonal, "what orthogonal_ has to reach"),
     "full": Suite(full, "everything, sizes from 1 to 2^30", budget=30),
 }

@@ -33,26 +33,12 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import fastinit
+from fastinit import init
 from fastinit._orthogonal import delta_orthogonal_
 from fastinit._report import Report
 from fastinit._warn import passed_over
 
-NAMES = (
-    "uniform_",
-    "normal_",
-    "trunc_normal_",
-    "constant_",
-    "ones_",
-    "zeros_",
-    "eye_",
-    "dirac_",
-    "xavier_uniform_",
-    "xavier_normal_",
-    "kaiming_uniform_",
-    "kaiming_normal_",
-    "orthogonal_",
-    "sparse_",
-)
+NAMES = tuple(name for name in init.__all__ if name.endswith("_"))
 passed_over.add(__file__)
 
 
