@@ -134,6 +134,7 @@ void fill_elementwise(T* out, const Run<ArithmeticFor<T>>& run, const D& distrib
     return at;
   };
 
+  if (end <= group) return partial(0, begin, end);
   int64_t at = 0;
   if (begin != 0 || (streaming && !on_cache_line(out))) {
     // Up to a block boundary; for streaming, to one that is on a cache line too, where the memory has one.
@@ -315,8 +316,9 @@ class ZeroStrip {
   static constexpr int64_t width = 256;
   static constexpr int lanes = 2 * Lanes::blocks;
 
-  ZeroStrip(const Sparse<R>& d, const Keys& keys, uint64_t first_column)
-      : d_(d), keys_(keys), first_column_(first_column) {
+  // `columns` of them, at most `width`.
+  ZeroStrip(const Sparse<R>& d, const Keys& keys, uint64_t first_column, int64_t columns)
+      : d_(d), keys_(keys), first_column_(first_column), columns_(columns) {
     if (d.selects()) {
       for (uint32_t& left : state_) left = d.zeros;
     } else {
@@ -344,7 +346,7 @@ class ZeroStrip {
   // Words to .. to + 3 of the columns: those of their block `draw`.
   void load_words(int draw, int to) {
     const uint32_t parts = static_cast<uint32_t>(d_.parts);
-    for (int64_t c = 0; c < width; c += lanes) {
+    for (int64_t c = 0; c < columns_; c += lanes) {
       const auto every_other = [&](int parity) {
         uint32_t step[Lanes::blocks];
         for (int i = 0; i < Lanes::blocks; ++i) step[i] = static_cast<uint32_t>(2 * i + parity) / parts;
@@ -365,7 +367,7 @@ class ZeroStrip {
   void select_row() {
     const int word = static_cast<int>(next_row_ % 4);
     if (word == 0) load_words(static_cast<int>(next_row_ / 4), 0);
-    for (int64_t c = 0; c < width; c += lanes) {
+    for (int64_t c = 0; c < columns_; c += lanes) {
       const U32 left = U32::load(state_ + c);
       const auto zero = d_.selected(next_row_, U32::load(words_[word] + c), left);
       store(state_ + c, left - select(zero, U32(1u), U32(0u)));
@@ -377,14 +379,14 @@ class ZeroStrip {
   void permute(uint64_t row) {
     const auto cell = d_.cell(row);
     if (cell.high != high_ || next_row_ == 0) {
-      for (int64_t c = 0; c < width; c += lanes) {
+      for (int64_t c = 0; c < columns_; c += lanes) {
         store(state_ + c,
               d_.template shift<Ragged>(U32(cell.high), U32::load(words_[0] + c), U32::load(words_[1] + c)));
       }
       high_ = cell.high;
       next_row_ = 1;
     }
-    for (int64_t c = 0; c < width; c += lanes) {
+    for (int64_t c = 0; c < columns_; c += lanes) {
       store_zero(c, d_.template permuted_to_zero<Ragged, Rounds>(
                         cell, U32::load(state_ + c), [&](int i) { return U32::load(words_[i] + c); }));
     }
@@ -393,6 +395,7 @@ class ZeroStrip {
   const Sparse<R>& d_;
   const Keys& keys_;
   uint64_t first_column_;
+  int64_t columns_;
   uint64_t next_row_ = 0;
   uint32_t high_ = 0;
   alignas(64) uint32_t words_[2 * Sparse<R>::most_rounds][width];
@@ -405,12 +408,16 @@ void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming)
   constexpr int64_t width = ZeroStrip<R>::width, lanes = ZeroStrip<R>::lanes;
   const uint64_t end = run.first + static_cast<uint64_t>(run.n), columns = d.columns;
   alignas(64) T stage[width + lanes];
-  for (uint64_t left = 0; left < columns; left += width) {
-    const uint64_t right = left + width < columns ? left + width : columns;
-    uint64_t row = run.first / columns;
+  const uint64_t first_row = run.first / columns, last_row = (end - 1) / columns;
+  const bool one_row = first_row == last_row;
+  const uint64_t leftmost = one_row ? run.first % columns : 0;
+  const uint64_t rightmost = one_row ? (end - 1) % columns + 1 : columns;
+  for (uint64_t left = leftmost; left < rightmost; left += width) {
+    const uint64_t right = left + width < rightmost ? left + width : rightmost;
+    uint64_t row = first_row;
     if (row * columns + right <= run.first) ++row;
     if (row * columns + left >= end) continue;
-    ZeroStrip<R> strip(d, run.keys, left);
+    ZeroStrip<R> strip(d, run.keys, left, static_cast<int64_t>(right - left));
     for (; row * columns + left < end; ++row) {
       const uint64_t from = row * columns + left < run.first ? run.first : row * columns + left;
       const uint64_t to = row * columns + right < end ? row * columns + right : end;
@@ -437,6 +444,38 @@ void fill_run(T* out, uint64_t first, int64_t n, const Keys& keys, const D& dist
     out += part;
     first += static_cast<uint64_t>(part);
     n -= part;
+  }
+}
+
+// Rows of `columns` elements each, whose indices are `index_down` apart, and `pitch` apart in memory.
+template <class T, class D>
+void fill_rows(T* out, int64_t pitch, uint64_t first, int64_t index_down, int64_t columns, int64_t rows,
+               const Keys& keys, const D& distribution) {
+  for (int64_t i = 0; i < rows; ++i) {
+    fill_run(out + i * pitch, first + static_cast<uint64_t>(i * index_down), columns, keys, distribution,
+             false);
+  }
+}
+template <class T, class D>
+void fill_block(T* out, int64_t pitch, uint64_t first, int64_t index_down, int64_t columns, int64_t rows,
+                const Keys& keys, const D& distribution) {
+  fill_rows(out, pitch, first, index_down, columns, rows, keys, distribution);
+}
+// With the columns' words computed once for all rows, if they are rows of the matrix. Writes up to ZeroStrip::lanes
+// elements beyond the end of a row.
+template <class T, class R>
+void fill_block(T* out, int64_t pitch, uint64_t first, int64_t index_down, int64_t columns, int64_t rows,
+                const Keys& keys, const Sparse<R>& d) {
+  constexpr int64_t width = ZeroStrip<R>::width, lanes = ZeroStrip<R>::lanes;
+  const uint64_t row = first / d.columns, left = first % d.columns;
+  const bool of_matrix = static_cast<uint64_t>(index_down) == d.columns &&
+                         left + static_cast<uint64_t>(columns) <= d.columns && columns <= width;
+  if (!of_matrix) return fill_rows(out, pitch, first, index_down, columns, rows, keys, d);
+  ZeroStrip<R> strip(d, keys, left, columns);
+  for (int64_t i = 0; i < rows; ++i, out += pitch, first += static_cast<uint64_t>(index_down)) {
+    strip.go_to(row + static_cast<uint64_t>(i));
+    fill_run(out, first, columns, keys, d.normal, false);
+    for (int64_t c = 0; c < columns; c += lanes) store_zeros(out + c, strip.zero(c));
   }
 }
 
@@ -517,8 +556,21 @@ class Rows {
   int64_t coordinate_[Region::max_dims];
 };
 
-// Strips of this many columns, over this many rows at a time.
-constexpr int64_t strip_width = 64, strip_rows = 1024;
+// A tile of values, made in the nearest caches row by row and taken from there column by column: for regions whose
+// neighbouring rows are closer in memory than the elements of a row (a transposed matrix). Memory is then written to
+// in its own order, some cache lines at a time.
+template <class T>
+struct Tile {
+  static constexpr int64_t per_block = elements_per_block<ArithmeticFor<T>>,
+                           group = group_size<ArithmeticFor<T>>;
+  // Whole groups. A row that begins within a block brings the rest of that block along, within this width.
+  static constexpr int64_t width = group < 128 ? 128 : group;
+  // Not a power of two, whose multiples would meet in few sets of the cache.
+  static constexpr int64_t pitch = width + 64 / static_cast<int64_t>(sizeof(T));
+  static constexpr int64_t rows = 256 / static_cast<int64_t>(sizeof(T));
+
+  alignas(64) T values[rows * pitch + 2 * Lanes::blocks];
+};
 
 template <class T, class D>
 void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
@@ -531,9 +583,7 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
 
   // Rows of at least a window each, whose elements touch in memory: no detour.
   const bool direct = consecutive && stride == 1 && (inner == 0 || width >= Window<T, D>::size);
-  // Neighbouring rows are closer in memory than the elements of a row (a transposed matrix): walk down
-  // narrow strips, so that a cache line is written to while it is still near.
-  const bool strips = consecutive && inner > 0 && width > strip_width && region.strides[inner - 1] < stride;
+  const bool tiles = consecutive && inner > 0 && width >= 16 && region.strides[inner - 1] < stride;
 
   uint64_t last = region.first_index;
   for (int d = 0; d < region.dims; ++d)
@@ -556,22 +606,45 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
     }
   };
 
+  // Whole rows, which differ in the last outer coordinate alone.
+  const auto fill_tiles = [&](const Rows& row, int64_t rows) {
+    Tile<T> tile;
+    const int64_t down = region.strides[inner - 1], index_down = region.index_strides[inner - 1];
+    const uint64_t first = region.first_index + row.index;
+    // Short rows without gaps between their indices are one run.
+    const bool one_run = index_down == width && width <= tile.width / 2;
+    const bool on_blocks = first % tile.per_block == 0 && index_down % tile.per_block == 0;
+    const int64_t pitch = one_run ? width : tile.pitch;
+    const int64_t most_rows = one_run ? tile.rows * tile.pitch / width : tile.rows;
+    const int64_t most_columns = one_run || on_blocks ? tile.width : tile.width - tile.per_block + 1;
+    for (int64_t c = 0; c < width; c += most_columns) {
+      const int64_t columns = width - c < most_columns ? width - c : most_columns;
+      for (int64_t r = 0; r < rows; r += most_rows) {
+        const int64_t here = rows - r < most_rows ? rows - r : most_rows;
+        const uint64_t index = first + static_cast<uint64_t>(r * index_down + c);
+        if (one_run) {
+          fill_run(tile.values, index, here * width, keys, f.distribution, false);
+        } else {
+          fill_block(tile.values, pitch, index, index_down, columns, here, keys, f.distribution);
+        }
+        T* p = data + row.memory + r * down + c * stride;
+        for (int64_t k = 0; k < columns; ++k, p += stride) {
+          for (int64_t i = 0; i < here; ++i) p[i * down] = tile.values[i * pitch + k];
+        }
+      }
+    }
+  };
+
   Rows row(region, begin / width);
   for (int64_t at = begin; at < end;) {
     const int64_t from = at % width, to = end - at < width - from ? from + (end - at) : width;
     int64_t rows = 1;
-    if (strips && from == 0) {
+    if (tiles && from == 0) {
       const int64_t whole = (end - at) / width, neighbours = row.neighbours();
       rows = whole < neighbours ? whole : neighbours;
-      rows = rows < strip_rows ? rows : strip_rows;
     }
     if (rows > 1) {
-      for (int64_t c = 0; c < width; c += strip_width) {
-        Rows r = row;
-        for (int64_t i = 0; i < rows; ++i, r.advance(1)) {
-          fill_row(r, c, c + strip_width < width ? c + strip_width : width);
-        }
-      }
+      fill_tiles(row, rows);
       row.advance(rows);
       at += rows * width;
     } else {
