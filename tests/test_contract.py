@@ -278,6 +278,7 @@ LAYOUTS: dict[str, Callable[[torch.dtype], torch.Tensor]] = {
     "transposed": lambda d: full(70, 65)(d).t(),
     "transposed, tall": lambda d: full(67, 1100)(d).t(),
     "transposed, wide": lambda d: full(1100, 67)(d).t(),
+    "transposed, narrow": lambda d: full(20, 1900)(d).t(),
     "transposed, batched": lambda d: full(5, 130, 40)(d).transpose(1, 2),
     "transposed, sliced": lambda d: full(150, 140)(d).t()[3:133, 7:140],
     "transposed, with steps": lambda d: full(150, 140)(d).t()[::3, 1::2],

@@ -33,9 +33,12 @@ struct Sparse {
   // The grid of the permutation: 2^high_bits grid rows, the first `wide` of them narrow + 1 cells long, the others
   // `narrow`. Cells are numbered one grid row after the other; those before (zero_high, zero_low) are the zeros.
   int rounds;
-  int high_bits;
+  int high_bits, low_bits;  // low_bits: of narrow, rounded down
   uint32_t narrow, wide;
   uint32_t zero_high, zero_low;
+
+  // What is known of the grid when the code is compiled; each is a case of the one before.
+  enum class Grid { ragged, even, power_of_two };
 
   struct Cell {
     uint32_t high, low;
@@ -45,6 +48,10 @@ struct Sparse {
   static Sparse make(double std, uint64_t rows, uint64_t columns, uint64_t zeros, int parts = 1);
 
   FASTINIT_INLINE bool selects() const { return rows <= few_rows; }
+  FASTINIT_INLINE Grid grid() const {
+    if (wide != 0) return Grid::ragged;
+    return (narrow & (narrow - 1)) != 0 ? Grid::even : Grid::power_of_two;
+  }
 
   FASTINIT_INLINE Cell cell(uint64_t number) const {
     const uint64_t in_wide = (static_cast<uint64_t>(narrow) + 1) * wide;
@@ -55,6 +62,12 @@ struct Sparse {
     return {wide + static_cast<uint32_t>(rest / narrow), static_cast<uint32_t>(rest % narrow)};
   }
 
+  // The cell of the next number.
+  FASTINIT_INLINE Cell next(Cell c) const {
+    const bool last = c.low + 1 == narrow + (c.high < wide ? 1 : 0);
+    return {c.high + (last ? 1 : 0), last ? 0 : c.low + 1};
+  }
+
   // One step of selection sampling: `word` is word row mod 4 of the column's block draw = row div 4, and `left` the
   // number of zeros that are still to come, this row included.
   template <class U32>
@@ -63,25 +76,27 @@ struct Sparse {
   }
 
   // The permutation. Words 2 i and 2 i + 1 of the column's blocks draw = 0, 1, ... key round i: `add` and `times`.
-  // Ragged: wide > 0.
   //
   // The first round's shift depends on the grid row alone: neighbouring rows share it.
-  template <bool Ragged, class U32>
+  template <Grid G, class U32>
   FASTINIT_INLINE U32 shift(U32 high, U32 add, U32 times) const {
-    return multiply_high(mix(high, add, times), width<Ragged>(high));
+    const U32 mixed = mix(high, add, times);
+    // The product's high half is the width's share of the mixed bits.
+    if constexpr (G == Grid::power_of_two) return shift_right(mixed, 32 - low_bits);
+    return multiply_high(mixed, width<G>(high));
   }
   // key(i) is word i; `first` is the shift of round 0.
-  template <bool Ragged, int Rounds, class U32, class K>
+  template <Grid G, int Rounds, class U32, class K>
   FASTINIT_INLINE auto permuted_to_zero(Cell from, U32 first, const K& key) const {
-    U32 high(from.high), low = move<Ragged>(high, U32(from.low), first);
+    U32 high(from.high), low = move<G>(high, U32(from.low), first);
     FASTINIT_UNROLL
     for (int i = 1; i < Rounds; ++i) {
       const U32 add = key(2 * i), times = key(2 * i + 1);
       if (i % 2 == 0) {
-        low = move<Ragged>(high, low, shift<Ragged>(high, add, times));
+        low = move<G>(high, low, shift<G>(high, add, times));
       } else {
         const U32 flipped = high ^ shift_right(mix(low, add, times), 32 - high_bits);
-        if constexpr (Ragged) {  // the last column of cells is not complete: there, high stays
+        if constexpr (G == Grid::ragged) {  // the last column of cells is not complete: there, high stays
           high = select(less(low, U32(narrow)), flipped, high);
         } else {
           high = flipped;
@@ -98,16 +113,17 @@ struct Sparse {
     const U32 t = v * times + add;
     return t * swap_halves(t);
   }
-  template <bool Ragged, class U32>
+  template <Grid G, class U32>
   FASTINIT_INLINE U32 width(U32 high) const {
-    if constexpr (Ragged) return U32(narrow) + select(less(high, U32(wide)), U32(1u), U32(0u));
+    if constexpr (G == Grid::ragged) return U32(narrow) + select(less(high, U32(wide)), U32(1u), U32(0u));
     return U32(narrow);
   }
   // low + by, modulo the width: the difference wraps to a large number where there is nothing to subtract.
-  template <bool Ragged, class U32>
+  template <Grid G, class U32>
   FASTINIT_INLINE U32 move(U32 high, U32 low, U32 by) const {
     const U32 sum = low + by;
-    return min(sum, sum - width<Ragged>(high));
+    if constexpr (G == Grid::power_of_two) return sum & U32(narrow - 1);
+    return min(sum, sum - width<G>(high));
   }
 };
 
@@ -127,6 +143,7 @@ Sparse<R> Sparse<R>::make(double std, uint64_t rows, uint64_t columns, uint64_t 
   while ((rows >> (log2 + 1)) != 0) ++log2;
   // Grid rows much longer than columns: differences between cells of one grid row show less in the zeros.
   d.high_bits = log2 / 3 + 1;
+  d.low_bits = log2 - d.high_bits;
   d.narrow = static_cast<uint32_t>(rows >> d.high_bits);
   d.wide = static_cast<uint32_t>(rows & ((uint64_t{1} << d.high_bits) - 1));
   const Cell end = d.cell(zeros);

@@ -48,21 +48,30 @@ using ArithmeticFor = typename ArithmeticOf<T>::type;
 
 bool on_cache_line(const void* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
 
-// Copies n elements, past the caches if `streaming`; `to` is then on a cache line.
-template <class T>
-void copy(T* to, const T* from, int64_t n, bool streaming) {
 #if defined(__x86_64__)
-  if (streaming) {
-    constexpr int per_line = 64 / sizeof(T);
-    for (; n >= per_line; n -= per_line, to += per_line, from += per_line) {
-      for (int i = 0; i < 4; ++i) {
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i,
-                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from) + i));
-      }
-    }
+// One cache line, past the caches.
+FASTINIT_INLINE void stream_line(void* to, const void* from) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX2__)
+  for (int i = 0; i < 2; ++i) {
+    _mm256_stream_si256(static_cast<__m256i*>(to) + i,
+                        _mm256_loadu_si256(static_cast<const __m256i*>(from) + i));
   }
 #else
-  (void)streaming;
+  for (int i = 0; i < 4; ++i) {
+    _mm_stream_si128(static_cast<__m128i*>(to) + i, _mm_loadu_si128(static_cast<const __m128i*>(from) + i));
+  }
+#endif
+}
+#endif
+
+// Copies n elements, past the caches if `streaming`; `to` is then on a cache line.
+template <class T>
+void copy(T* to, const T* from, int64_t n, [[maybe_unused]] bool streaming) {
+#if defined(__x86_64__)
+  constexpr int per_line = 64 / sizeof(T);
+  for (; streaming && n >= per_line; n -= per_line, to += per_line, from += per_line) stream_line(to, from);
 #endif
   memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
 }
@@ -330,10 +339,15 @@ class ZeroStrip {
   void go_to(uint64_t row) {
     if (d_.selects()) {
       for (; next_row_ <= row; ++next_row_) select_row();
-    } else if (d_.wide == 0) {
-      d_.rounds == 6 ? permute<false, 6>(row) : permute<false, 8>(row);
     } else {
-      d_.rounds == 6 ? permute<true, 6>(row) : permute<true, 8>(row);
+      switch (d_.grid()) {
+        case Grid::ragged:
+          return permute<Grid::ragged>(row);
+        case Grid::even:
+          return permute<Grid::even>(row);
+        case Grid::power_of_two:
+          return permute<Grid::power_of_two>(row);
+      }
     }
   }
 
@@ -342,6 +356,7 @@ class ZeroStrip {
 
  private:
   using U32 = Lanes::U32;
+  using Grid = typename Sparse<R>::Grid;
 
   // Words to .. to + 3 of the columns: those of their block `draw`.
   void load_words(int draw, int to) {
@@ -375,20 +390,24 @@ class ZeroStrip {
     }
   }
 
-  template <bool Ragged, int Rounds>
+  template <Grid G>
   void permute(uint64_t row) {
-    const auto cell = d_.cell(row);
-    if (cell.high != high_ || next_row_ == 0) {
+    d_.rounds == 6 ? permute<G, 6>(row) : permute<G, 8>(row);
+  }
+  template <Grid G, int Rounds>
+  void permute(uint64_t row) {
+    const auto cell = next_row_ == row && row != 0 ? d_.next(cell_) : d_.cell(row);
+    if (cell.high != cell_.high || next_row_ == 0) {
       for (int64_t c = 0; c < columns_; c += lanes) {
         store(state_ + c,
-              d_.template shift<Ragged>(U32(cell.high), U32::load(words_[0] + c), U32::load(words_[1] + c)));
+              d_.template shift<G>(U32(cell.high), U32::load(words_[0] + c), U32::load(words_[1] + c)));
       }
-      high_ = cell.high;
-      next_row_ = 1;
     }
+    cell_ = cell;
+    next_row_ = row + 1;
     for (int64_t c = 0; c < columns_; c += lanes) {
-      store_zero(c, d_.template permuted_to_zero<Ragged, Rounds>(
-                        cell, U32::load(state_ + c), [&](int i) { return U32::load(words_[i] + c); }));
+      store_zero(c, d_.template permuted_to_zero<G, Rounds>(cell, U32::load(state_ + c),
+                                                            [&](int i) { return U32::load(words_[i] + c); }));
     }
   }
 
@@ -397,7 +416,7 @@ class ZeroStrip {
   uint64_t first_column_;
   int64_t columns_;
   uint64_t next_row_ = 0;
-  uint32_t high_ = 0;
+  typename Sparse<R>::Cell cell_{0, 0};  // of the row before (permutation)
   alignas(64) uint32_t words_[2 * Sparse<R>::most_rounds][width];
   alignas(64) uint32_t state_[width];  // zeros left (selection), or the first round's shift (permutation)
   alignas(64) uint32_t zero_[width + lanes] = {};

@@ -580,8 +580,9 @@ class ZeroColumns {
   template <int Rounds>
   FASTINIT_INLINE Array<bool, width> permute(uint64_t row) const {
     const auto cell = d_.cell(row);
-    const U32 first = d_.template shift<true>(U32(cell.high), word(0), word(1));
-    return d_.template permuted_to_zero<true, Rounds>(cell, first, [&](int i) { return word(i); });
+    const U32 first = d_.template shift<Sparse<R>::Grid::ragged>(U32(cell.high), word(0), word(1));
+    return d_.template permuted_to_zero<Sparse<R>::Grid::ragged, Rounds>(cell, first,
+                                                                         [&](int i) { return word(i); });
   }
 
   const Sparse<R>& d_;
