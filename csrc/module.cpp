@@ -67,25 +67,42 @@ Generator generator_of(const char* op, py::handle object) {
   return py::detail::cast_op<at::Generator>(generator);
 }
 
+// Without the GIL. Not by pybind11's guard: a daemon thread that outlives the interpreter ends where it would take the
+// GIL again, which the guard's destructor does not let it do.
+template <class F>
+void without_gil(const F& f) {
+  PyThreadState* const state = PyEval_SaveThread();
+  try {
+    f();
+  } catch (...) {
+    PyEval_RestoreThread(state);
+    throw;
+  }
+  PyEval_RestoreThread(state);
+}
+
 template <size_t>
 using Number = double;
 template <size_t>
 using Object = py::handle;
 
 // Defines NAME, which calls fastinit::NAME with the tensor, the numbers called `names` and the generator. The GIL is
-// released meanwhile.
+// released meanwhile, if that takes long.
 template <size_t... I>
 void def_fill(py::module_& m, const char* op, std::array<const char*, sizeof...(I)> names,
               std::index_sequence<I...>) {
   const auto handle = c10::Dispatcher::singleton()
                           .findSchemaOrThrow((std::string("fastinit::") + op).c_str(), "")
                           .typed<void(const Tensor&, Number<I>..., Generator)>();
+  const bool fills = std::string(op) != "orthogonal_";  // which multiplies as well
   m.def(op, [=](py::handle tensor, Object<I>... numbers, py::handle generator) {
     const Tensor& self = tensor_of(op, tensor);
     const std::array<double, sizeof...(I)> values{number_of(op, names[I], numbers)...};
     const Generator source = generator_of(op, generator);
-    const py::gil_scoped_release no_gil;
-    handle.call(self, values[I]..., source);
+    // A size that is a symbol has no number, and no memory that could be filled.
+    const bool soon = fills && self.sym_numel().maybe_as_int().value_or(0) < long_fill;
+    const auto fill = [&] { handle.call(self, values[I]..., source); };
+    soon ? fill() : without_gil(fill);
   });
 }
 
@@ -98,11 +115,12 @@ void def_fill(py::module_& m, const char* op, Names... names) {
 template <class Fill>
 void fill_plainly(const char* op, py::handle tensor, const Fill& fill) {
   const Tensor& self = tensor_of(op, tensor);
-  const py::gil_scoped_release no_gil;
-  const at::NoGradGuard no_grad;
-  TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
-              ": tensor is an inference tensor, which can be updated in inference mode only; clone() it");
-  fill(self);
+  without_gil([&] {
+    const at::NoGradGuard no_grad;
+    TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
+                ": tensor is an inference tensor, which can be updated in inference mode only; clone() it");
+    fill(self);
+  });
 }
 
 std::string compiler() {

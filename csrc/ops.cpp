@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <type_traits>
 
 #include "core/distributions.h"
@@ -160,6 +161,8 @@ void run(const Tensor& self, const Op& op, const KeySource& source) {
   const DefaultFloatingPoint guard;  // for the parameters, which are rounded here; the kernels have their own
   check(self, op, source);
   if (self.numel() == 0) return;  // as in torch, nothing is drawn for a tensor without elements
+  std::optional<Pin> pin;
+  if (self.is_cpu() && (self.numel() >= long_fill || std::is_same_v<Op, OrthogonalOp>)) pin.emplace(self);
   const TensorKey key = source.take(self);
   if (uses_double(self)) {
     op.template run<double>(self, key);

@@ -11,6 +11,7 @@
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <unordered_map>
 #include <vector>
 
 #include "core/distributions.h"
@@ -63,6 +64,14 @@ bool overlaps(const at::Tensor& self) {
   }
 }
 
+// Whether the storage reaches to the tensor's last element.
+bool has_memory(const at::Tensor& self) {
+  if (self.numel() == 0) return true;
+  int64_t last = self.storage_offset();
+  for (int64_t d = 0; d < self.dim(); ++d) last += (self.size(d) - 1) * self.stride(d);
+  return static_cast<size_t>(last + 1) * self.itemsize() <= self.storage().nbytes();
+}
+
 DType dtype_of(const at::Tensor& self) {
   switch (self.scalar_type()) {
     case at::kDouble:
@@ -84,7 +93,44 @@ cuda::Queue current_queue(const at::Device& device) {
 }
 #endif
 
+// Storages that are being filled, by how many fills, and whether they could be resized before.
+struct Pins {
+  struct State {
+    int count = 0;
+    bool resizable = false;
+  };
+  std::mutex mutex;
+  std::unordered_map<c10::StorageImpl*, State> states;
+
+  static Pins& all() {
+    static Pins& pins = *new Pins;  // never destroyed: a fill may outlast the interpreter
+    return pins;
+  }
+};
+
 }  // namespace
+
+Pin::Pin(const at::Tensor& tensor) : storage_(tensor.storage()) {
+  Pins& pins = Pins::all();
+  const std::lock_guard<std::mutex> lock(pins.mutex);
+  c10::StorageImpl* const storage = storage_.unsafeGetStorageImpl();
+  Pins::State& state = pins.states[storage];
+  if (state.count++ == 0) {
+    state.resizable = storage->resizable();
+    storage->set_resizable(false);
+  }
+}
+
+Pin::~Pin() {
+  Pins& pins = Pins::all();
+  const std::lock_guard<std::mutex> lock(pins.mutex);
+  c10::StorageImpl* const storage = storage_.unsafeGetStorageImpl();
+  const auto found = pins.states.find(storage);
+  if (--found->second.count == 0) {
+    storage->set_resizable(found->second.resizable);
+    pins.states.erase(found);
+  }
+}
 
 bool uses_double(const at::Tensor& self) { return dtype_of(self) == DType::f64; }
 
@@ -92,6 +138,10 @@ void check_writable(const char* op, const at::Tensor& self) {
   TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", op,
                               ": tensor must be dense and not quantized, but has layout ", self.layout(),
                               " and dtype ", self.scalar_type());
+  // Who frees a storage, and keeps the tensors for later (as FSDP does), should not find them filled.
+  TORCH_CHECK(self.is_meta() || has_memory(self), "fastinit.", op, ": tensor of sizes ", self.sizes(),
+              " and strides ", self.strides(), " goes beyond its storage of ", self.storage().nbytes(),
+              " bytes");
   TORCH_CHECK(!overlaps(self), "fastinit.", op, ": tensor has elements that share memory (sizes ",
               self.sizes(), ", strides ", self.strides(), "); clone() it before filling it");
   TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/Storage.h>
 
 #include <optional>
 
@@ -40,6 +41,22 @@ Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides);
 template <class Distribution>
 void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution,
           uint64_t first_index = 0);
+
+// A fill of fewer elements is over so soon that the GIL is kept meanwhile.
+constexpr int64_t long_fill = 1 << 14;
+
+// While it lives, a tensor's memory on the CPU stays where it is: another thread that resizes the storage gets torch's
+// error, "Trying to resize storage that is not resizable", and not the memory from under a fill.
+class Pin {
+ public:
+  explicit Pin(const at::Tensor& tensor);
+  ~Pin();
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
+
+ private:
+  c10::Storage storage_;
+};
 
 // True for float64 and complex128: the dtypes whose arithmetic is float64.
 bool uses_double(const at::Tensor& self);

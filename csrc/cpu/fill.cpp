@@ -1,7 +1,5 @@
 #include "cpu/fill.h"
 
-#include <torch/csrc/stable/c/shim.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -10,6 +8,7 @@
 
 #include "core/distributions.h"
 #include "cpu/kernels.h"
+#include "cpu/parallel.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -139,10 +138,7 @@ void fill(const Fill<D>& f) {
   if (f.region.dims == 1 && f.region.strides[0] == 1) ask_for_huge_pages(f.data, elements * element_size);
   const int64_t units = (elements + unit - 1) / unit;
   if (units <= units_per_thread) return part(0, units, &context);
-  // libtorch's own threads: torch.set_num_threads holds, and nothing is oversubscribed in a parallel region.
-  if (torch_parallel_for(0, units, units_per_thread, part, &context) != 0) {
-    throw std::runtime_error("fastinit: libtorch's parallel_for failed");
-  }
+  parallel_for(0, units, units_per_thread, part, &context);
 }
 
 #define FASTINIT_INSTANTIATE(DISTRIBUTION) template void fill(const Fill<DISTRIBUTION>&);

@@ -1,14 +1,11 @@
 #include "cpu/matrix.h"
 
-#include <ATen/Parallel.h>
-#include <torch/csrc/stable/c/shim.h>
-
 #include <algorithm>
 #include <atomic>
-#include <stdexcept>
 
 #include "cpu/fill.h"
 #include "cpu/matrix_kernels.h"
+#include "cpu/parallel.h"
 
 namespace fastinit::cpu {
 namespace {
@@ -30,9 +27,7 @@ void for_each(int64_t count, bool parallel, const F& f) {
     Context& c = *static_cast<Context*>(pointer);
     for (int64_t i = c.next++; i < c.count; i = c.next++) c.f(i);
   };
-  if (torch_parallel_for(0, count, 1, work, &context) != 0) {
-    throw std::runtime_error("fastinit: libtorch's parallel_for failed");
-  }
+  parallel_for(0, count, 1, work, &context);
 }
 
 // How many parts of at most that size.
@@ -83,7 +78,7 @@ void Multiplier<T>::operator()(const Matrix<T>& c, const Matrix<T>& a, const Mat
       static_cast<double>(c.rows) * static_cast<double>(c.cols) * static_cast<double>(a.cols) >
       parallel_multiplications;
   // A task's panels should fit the caches next to its core, but there should be some tasks for each thread.
-  const int64_t enough = parallel ? 8 * at::get_num_threads() : 1;
+  const int64_t enough = parallel ? 8 * threads() : 1;
   int64_t tall = 256 / tile_rows, wide = 8;
   while (parts(rows, tall) * parts(cols, wide) < enough && wide > 1) (tall > 8 ? tall : wide) /= 2;
 
