@@ -9,6 +9,7 @@ BuildExtension links them. The metadata is in pyproject.toml. The switches are e
   CUDA_HOME, CUDA_PATH     where to look for nvcc before PATH and /usr/local/cuda
   FASTINIT_CUDA_ARCHS      such as "8.0;9.0+PTX"; else TORCH_CUDA_ARCH_LIST, else CUDA_ARCHS below
   FASTINIT_DEBUG=1         -O1 -g and assertions
+  FASTINIT_SANITIZE=...    with these of the compiler's sanitizers: address,undefined
   FASTINIT_WERROR=1        warnings are errors
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """
@@ -72,6 +73,13 @@ ARITHMETIC = "-fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-mat
 CUDA_ARITHMETIC = "--fmad=false --ftz=false --prec-div=true --prec-sqrt=true"
 
 OPTIMISE = "-O1 -g" if DEBUG else "-O3 -DNDEBUG"
+SANITIZE = os.environ.get("FASTINIT_SANITIZE", "")
+if SANITIZE:
+    # Calls in the place of inline checks, and line numbers only: else the kernels take a quarter of an hour to compile.
+    OPTIMISE = (
+        f"-O1 -g1 -fsanitize={SANITIZE} -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer "
+        "--param=asan-instrumentation-with-call-threshold=0"
+    )
 CXX_FLAGS = [
     *shlex.split(os.environ.get("CXXFLAGS", "")),
     *f"-std=c++20 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden {OPTIMISE} {ARITHMETIC}".split(),
@@ -222,7 +230,7 @@ setuptools.setup(
             "fastinit._C",
             sources=[],
             # The static CUDA runtime stays ours: no symbol of it is seen by another library, or taken from one.
-            extra_link_args=["-Wl,--exclude-libs,ALL"],
+            extra_link_args=["-Wl,--exclude-libs,ALL", *([f"-fsanitize={SANITIZE}"] if SANITIZE else [])],
         )
     ],
     cmdclass={"build_ext": Build.with_options(use_ninja=False)},

@@ -1,0 +1,160 @@
+"""The compiled part under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+
+Under the first two, the tests that fill tensors run again, on every instruction set, with a build of its own below
+build/. ThreadSanitizer would take libtorch's threads, which were compiled without it, for races: it gets the CPU's loops
+in a program without libtorch. What is left is one mutex each around a generator and around the storages in use.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastinit
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+BUILD = ROOT / "build" / "sanitized"
+PACKAGE = Path(fastinit.__file__).parent
+
+# All that fill tensors, but for those that measure memory or time.
+SELECTION = [
+    "contract",
+    "cuda_on_host",
+    "distributions",
+    "functions",
+    "keys",
+    "orthogonal",
+    "parity",
+    "threads",
+]
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, whose sanitizers these are"),
+    pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="not in a checkout"),
+]
+
+
+def library(name: str) -> str:
+    return subprocess.run(
+        ["g++", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(folder),
+        # Before everything else: what it replaces is called by all.
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')} {library('libstdc++.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0",  # the interpreter leaks by design
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+
+
+@pytest.fixture(scope="module")
+def sanitized() -> Path:
+    """A copy of the package with a compiled part that watches itself."""
+    switches = {"FASTINIT_SANITIZE": "address,undefined", "FASTINIT_CUDA": "0"}
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--build-temp", str(BUILD / "objects")]
+    subprocess.run([*build, "--build-lib", str(BUILD)], cwd=ROOT, env=os.environ | switches, check=True)
+    shutil.copytree(
+        PACKAGE,
+        BUILD / "fastinit",
+        ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+        dirs_exist_ok=True,
+    )
+    return BUILD
+
+
+def test_address_and_undefined_behaviour(sanitized: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        f"pythonpath={sanitized} .",
+    ]
+    files = [str(TESTS / f"test_{name}.py") for name in SELECTION]
+    done = subprocess.run(
+        [*command, *files], cwd=ROOT, env=environment(sanitized), capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    assert " passed" in done.stdout
+
+
+def test_the_sanitizer_watches_the_kernels(sanitized: Path) -> None:
+    """A fill told that there is more memory than there is: it must not get away with it."""
+    program = """
+import torch, fastinit
+assert "sanitized" in fastinit.__file__
+tensor = torch.empty(1000)
+inside = torch.frombuffer(bytearray(4000), dtype=torch.float32)
+fastinit.normal_(inside)
+torch.ops.fastinit.normal_(torch.empty(0).set_(inside.untyped_storage(), 0, (1000,)), 0.0, 1.0)
+print("still here", flush=True)
+from torch.utils import dlpack
+import ctypes
+class DLTensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device", ctypes.c_int32 * 2), ("ndim", ctypes.c_int32),
+                ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.c_void_p), ("offset", ctypes.c_uint64),
+                ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
+memory = ctypes.CDLL(None).malloc
+memory.restype = ctypes.c_void_p
+shape = (ctypes.c_int64 * 1)(1001)
+lie = DLTensor(memory(4000), (ctypes.c_int32 * 2)(1, 0), 1, 2, 32, 1, shape, None, 0, None, None)
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+fastinit.normal_(dlpack.from_dlpack(new(ctypes.addressof(lie), b"dltensor", None)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(sanitized), capture_output=True, text=True
+    )
+    assert done.stdout == "still here\n", done.stderr
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr and "fastinit" in done.stderr, done.stderr
+
+
+def test_threads(tmp_path: Path) -> None:
+    """Many fills and products at once, while the instruction set is changed."""
+    flags = [
+        "-std=c++20",
+        "-O1",
+        "-g1",
+        "-fsanitize=thread",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+    ]
+    targets = {"baseline": []}
+    if os.uname().machine == "x86_64":
+        avx2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt"]
+        avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512cd"]
+        targets |= {"avx2": avx2, "avx512": [*avx2, *avx512]}
+    csrc = ROOT / "csrc"
+    jobs = [(TESTS / "concurrent_fills.cpp", []), (csrc / "cpu/fill.cpp", []), (csrc / "cpu/matrix.cpp", [])]
+    for target, extra in targets.items():
+        for source in ("kernels", "matrix_kernels"):
+            jobs.append((csrc / "cpu" / f"{source}.cpp", [f"-DFASTINIT_TARGET={target}", *extra]))
+    objects = []
+    running = []
+    for i, (source, extra) in enumerate(jobs):
+        objects.append(str(tmp_path / f"{i}.o"))
+        command = ["g++", *flags, f"-I{csrc}", *extra, "-c", str(source), "-o", objects[-1]]
+        running.append(subprocess.Popen(command))
+        if len(running) == (os.cpu_count() or 1):
+            assert running.pop(0).wait() == 0
+    assert all(compiler.wait() == 0 for compiler in running)
+    program = str(tmp_path / "concurrent_fills")
+    subprocess.run(["g++", "-fsanitize=thread", "-o", program, *objects, "-pthread"], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-8000:]}"
+    assert done.stdout == "0 failures\n"
