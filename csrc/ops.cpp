@@ -9,6 +9,7 @@
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -32,6 +33,15 @@ bool finite_in(const Tensor& self, double value) {
 // Real and imaginary parts share the variance, as in torch.
 double part_std(const Tensor& self, double std) { return self.is_complex() ? std / std::sqrt(2.0) : std; }
 
+// The largest number of the tensor's dtype.
+double highest(const Tensor& self) {
+  double result = 0;
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, c10::toRealValueType(self.scalar_type()), "highest",
+      [&] { result = static_cast<double>(std::numeric_limits<scalar_t>::max()); });
+  return result;
+}
+
 #define FASTINIT_CHECK_FINITE(OP, SELF, VALUE) \
   TORCH_CHECK(finite_in(SELF, VALUE), "fastinit." OP ": " #VALUE " must be finite, but is ", VALUE)
 
@@ -43,18 +53,13 @@ struct UniformOp {
   double a, b;
 
   void check(const Tensor& self) const {
-    double lowest = 0, highest = 0;
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, c10::toRealValueType(self.scalar_type()), name,
-                                    [&] {
-                                      highest = static_cast<double>(std::numeric_limits<scalar_t>::max());
-                                      lowest = -highest;
-                                    });
-    TORCH_CHECK(a >= lowest && a <= highest, "fastinit.uniform_: a is out of bounds for ", self.scalar_type(),
-                ": ", a);
-    TORCH_CHECK(b >= lowest && b <= highest, "fastinit.uniform_: b is out of bounds for ", self.scalar_type(),
-                ": ", b);
+    const double limit = highest(self);
+    TORCH_CHECK(std::abs(a) <= limit, "fastinit.uniform_: a is out of bounds for ", self.scalar_type(), ": ",
+                a);
+    TORCH_CHECK(std::abs(b) <= limit, "fastinit.uniform_: b is out of bounds for ", self.scalar_type(), ": ",
+                b);
     TORCH_CHECK(a <= b, "fastinit.uniform_: a must not be above b, but a=", a, " and b=", b);
-    TORCH_CHECK(b - a <= highest, "fastinit.uniform_: b - a is out of bounds for ", self.scalar_type(),
+    TORCH_CHECK(b - a <= limit, "fastinit.uniform_: b - a is out of bounds for ", self.scalar_type(),
                 ": a=", a, " and b=", b);
   }
   template <class R>
@@ -92,14 +97,17 @@ struct TruncatedNormalOp {
     FASTINIT_CHECK_FINITE("trunc_normal_", self, std);
     TORCH_CHECK(!std::isnan(a), "fastinit.trunc_normal_: a must be a number, but is ", a);
     TORCH_CHECK(!std::isnan(b), "fastinit.trunc_normal_: b must be a number, but is ", b);
-    const bool wide = uses_double(self);
-    const double lower = wide ? a : static_cast<float>(a), upper = wide ? b : static_cast<float>(b);
-    TORCH_CHECK(a <= b && lower < HUGE_VAL && upper > -HUGE_VAL,
+    const double limit = highest(self);  // some number of the tensor's dtype has to lie within
+    TORCH_CHECK(a <= b && a <= limit && b >= -limit,
                 "fastinit.trunc_normal_: the interval must not be empty, but a=", a, " and b=", b);
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
-    fill(self, key, TruncatedNormal<R>::make(mean, std, a, b));
+    // An infinite bound is none. A finite one keeps values finite, if the dtype cannot hold it too.
+    const double limit = highest(self);
+    const double lower = std::isinf(a) ? a : std::max(a, -limit),
+                 upper = std::isinf(b) ? b : std::min(b, limit);
+    fill(self, key, TruncatedNormal<R>::make(mean, std, lower, upper));
   }
 };
 

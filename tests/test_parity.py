@@ -1,7 +1,7 @@
 """fastinit beside torch.nn.init: the same call on the same tensor must have the same outcome.
 
 The tables are the specification. FUNCTIONS x TENSORS and PARAMETERS are run through both libraries and compared;
-BETTER and STRICTER list where fastinit departs from torch, and why.
+BETTER and STRICTER list the rows in which fastinit departs from torch; differences.py lists what is behind them.
 """
 
 import fractions
@@ -392,6 +392,52 @@ def test_uniform_bounds_beyond_the_dtype(dtype: torch.dtype, limit: float) -> No
         theirs, ours, *_ = both("uniform_", lambda: full((5,), dtype), **parameters)
         assert theirs.error
         check_same(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    "dtype, limit", [(torch.float16, 65504), (torch.bfloat16, 3.4e38), (torch.float32, 3.5e38)]
+)
+def test_truncated_normal_bounds_beyond_the_dtype(dtype: torch.dtype, limit: float) -> None:
+    """A finite bound keeps the values finite, and far enough from a value it changes nothing."""
+    unbounded = fastinit.trunc_normal_(
+        full((1000,), dtype), 0, 1, -inf, inf, torch.Generator().manual_seed(1)
+    )
+    wide = fastinit.trunc_normal_(
+        full((1000,), dtype), 0, 1, -10 * limit, 2 * limit, torch.Generator().manual_seed(1)
+    )
+    assert torch.equal(wide, unbounded)
+    assert (
+        fastinit.trunc_normal_(full((10_000,), dtype), 0, limit / 2, -10 * limit, 2 * limit).isfinite().all()
+    )
+    for a, b in ((2 * limit, 3 * limit), (-inf, -2 * limit)):
+        outcome = observe(fastinit.trunc_normal_, full((5,), dtype), 0, 1, a, b)
+        check_refused(outcome, RuntimeError)
+        assert "interval" in str(outcome.error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_truncated_normal_within_the_widest_interval(dtype: torch.dtype) -> None:
+    """Whose length is more than the largest number."""
+    largest = torch.finfo(dtype).max
+    values = fastinit.trunc_normal_(full((10_000,), dtype), 0, largest, -largest, largest).double() / largest
+    assert abs(values.mean()) < 0.03 and abs(values.std() - 0.5396) < 0.02
+    assert (values.abs() < 1).any() and (values.abs() == 1).sum() < 100
+
+
+@pytest.mark.parametrize("name", ["eye_", "dirac_"])
+def test_dtype_that_holds_no_one(name: str) -> None:
+    """torch zeroes tensors of these dtypes, and cannot fill them: nothing must have happened before that is found."""
+    theirs, ours, *_ = both(
+        name, lambda: torch.full((*shape(name), 1), 7, dtype=torch.uint8).view(torch.int5)[..., 0]
+    )
+    check_same(theirs, ours)
+    assert ours.error
+
+
+def test_constant_that_is_a_tensor_for_an_inference_tensor() -> None:
+    """torch writes it first, and raises then."""
+    theirs, ours, *_ = both("constant_", lambda: inference((3, 4)), torch.tensor(0.5))
+    check_refused(ours, type(theirs.error))
 
 
 @pytest.mark.parametrize("row", WELL_DEFINED, ids=label)

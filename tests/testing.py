@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import UninitializedTensorMixin as Uninitialized
 
 RANDOM = (
@@ -104,6 +105,7 @@ def _has_memory(tensor: Any) -> bool:
     return (
         isinstance(tensor, torch.Tensor)
         and not isinstance(tensor, Uninitialized)
+        and not isinstance(tensor, FakeTensor)
         and tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and tensor.untyped_storage().nbytes() > 0
@@ -122,5 +124,12 @@ def _facts(tensor: Any) -> dict[str, Any]:
     names = ["shape", "dtype", "device", "layout", "requires_grad", "is_leaf", "is_inference"]
     if tensor.layout == torch.strided:
         names += ["stride", "storage_offset"]
-    values = {name: getattr(tensor, name) for name in names}
-    return {"type": type(tensor)} | {k: v() if callable(v) else v for k, v in values.items()}
+    return {"type": type(tensor)} | {name: _fact(tensor, name) for name in names}
+
+
+def _fact(tensor: torch.Tensor, name: str) -> Any:
+    try:
+        value = getattr(tensor, name)
+        return value() if callable(value) else value
+    except RuntimeError as error:  # what autograd says of one of several views that was written to
+        return type(error)

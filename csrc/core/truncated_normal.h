@@ -120,7 +120,8 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
     return first + again * (1 / acceptance - 1);
   };
   const double normal = cost(4, 14, mass * ::exp(-nearest * nearest / 2) / 2.5066282746310005);
-  const double uniform = cost(6, 21, mass / width);
+  // Not where the interval's length is more than R's largest number.
+  const double uniform = static_cast<R>(b - a) < HUGE_VAL ? cost(6, 21, mass / width) : HUGE_VAL;
   const double exponential =
       nearest > 0 ? cost(8, 23, mass * rate * ::exp(-below_rate * below_rate / 2)) : HUGE_VAL;
 

@@ -65,13 +65,25 @@ def orthogonal_(tensor: Tensor, gain: float, generator: Source) -> None:
         _C.orthogonal_(tensor, gain, generator)
 
 
-def fill_(tensor: Tensor, val: float) -> None:
-    plain = type(val) is float or (type(val) is int and -(2**63) <= val < 2**63)
-    if plain and not is_dynamo_compiling():
-        _C.fill_(tensor, val)
-    else:  # torch knows what else a scalar can be
+def fill_(tensor: Tensor, val: float | Tensor) -> None:
+    if is_dynamo_compiling():
         with torch.no_grad():
             tensor.fill_(val)
+    elif type(val) is float or (type(val) is int and -(2**63) <= val < 2**63):
+        _C.fill_(tensor, val)
+    else:  # torch knows what else a scalar can be
+        if isinstance(val, Tensor):
+            _require_inference_mode("fill_", tensor)
+        with torch.no_grad():
+            tensor.fill_(val)
+
+
+def _require_inference_mode(name: str, tensor: Tensor) -> None:
+    """Raise a RuntimeError for an inference tensor outside of inference mode. torch may do so after it has written."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"fastinit.{name}: tensor is an inference tensor, which can be updated in inference mode only; clone() it"
+        )
 
 
 def zero_(tensor: Tensor) -> None:

@@ -278,7 +278,7 @@ def eye_(tensor: Tensor) -> Tensor:
         raise ValueError("Only tensors with 2 dimensions are supported")
     _ops.require_writable("eye_", tensor)
     values = tensor.detach()
-    values.zero_()
+    values.fill_(0)  # zero_ takes dtypes whose diagonal could not be filled then
     values.diagonal().fill_(1)
     return tensor
 
@@ -325,7 +325,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     if min(groups, per_group, inputs) > 0:
         for size in kernel:
             centre = centre.select(2, size // 2)
-        values.zero_()
+        values.fill_(0)  # zero_ takes dtypes whose centre could not be filled then
         centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
     else:
         values.zero_()

@@ -1,0 +1,387 @@
+"""Where fastinit and torch.nn.init differ: the one list, from which docs/differences.md has its table.
+
+test_fuzz.py lets pass what is listed here and nothing else, and shows for each row that it still occurs.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from differential import NeverEnds, Run
+from strategies import COMPLEX, FLOATS, NO_TENSORS, TRANSFORMS, VALID, Case, Layout, Recipe
+from testing import RANDOM
+
+inf, nan = math.inf, math.nan
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference that is meant."""
+
+    what: str  # with the functions concerned
+    torch: str
+    fastinit: str
+    reason: str
+    where: Callable[[Case, Run, Run], bool]
+    example: Case
+    aspects: tuple[str, ...] = ("error", "wrote")  # of those that differential.differences names
+
+
+def torch_fails(theirs: Run, ours: Run) -> bool:
+    return theirs.outcome.error is not None and ours.outcome.error is None
+
+
+def ours_fails(theirs: Run, ours: Run) -> bool:
+    return theirs.outcome.error is None and ours.outcome.error is not None
+
+
+def strange(case: Case) -> list[str]:
+    """The parameters that are none of the values known to work."""
+    return [
+        name
+        for name, value in case.parameters.items()
+        if not any(
+            value is valid or (type(value) is type(valid) and value == valid)
+            for valid in VALID[case.name].get(name, ())
+        )
+    ]
+
+
+def faults(case: Case) -> int:
+    """How many things are wrong, or unusual, with a call."""
+    recipe = case.tensor
+    accepts = {"trunc_normal_": FLOATS, "orthogonal_": FLOATS[:2]}.get(case.name, FLOATS + COMPLEX)
+    return len(strange(case)) + sum(
+        (
+            not case.parameters and case.name not in ("ones_", "zeros_", "eye_"),
+            recipe.kind in (*NO_TENSORS, "sparse", "fake"),
+            recipe.kind == "inference" and case.setting != "inference_mode",
+            case.shares_memory,
+            recipe.dtype not in accepts,
+            case.setting in TRANSFORMS,
+            case.setting == "device",
+            case.generator in ("a string", "a number"),
+            0 in recipe.shape,
+            recipe.kind not in NO_TENSORS
+            and {
+                "eye_": len(recipe.shape) != 2,
+                "sparse_": len(recipe.shape) != 2,
+                "dirac_": len(recipe.shape) not in (3, 4, 5),
+            }.get(case.name, len(recipe.shape) < 2),
+        )
+    )
+
+
+def plain(case: Case) -> bool:
+    """A call of a function on a tensor, with no transform around it."""
+    return case.setting not in TRANSFORMS
+
+
+def finite_in_arithmetic(case: Case, value: float) -> bool:
+    """Whether a parameter is finite as it is used: in float32 for all dtypes but the two widest."""
+    wide = case.tensor.dtype in (torch.float64, torch.complex128)
+    return bool(torch.tensor(value, dtype=torch.float64 if wide else torch.float32).isfinite())
+
+
+def out_of_range(case: Case) -> bool:
+    """A parameter with which the distribution is not defined, or is not one of finite numbers."""
+    n = case.number
+    return {
+        "uniform_": lambda: False,
+        "normal_": lambda: not all(finite_in_arithmetic(case, n(p)) for p in ("mean", "std")),
+        "trunc_normal_": lambda: (
+            not all(finite_in_arithmetic(case, n(p)) for p in ("mean", "std"))
+            or n("std") < 0
+            or not n("a") <= n("b")
+        ),
+        "xavier_uniform_": lambda: not 0 <= n("gain") < inf,
+        "xavier_normal_": lambda: not 0 <= n("gain") < inf,
+        "kaiming_uniform_": lambda: not abs(n("a")) < inf,
+        "kaiming_normal_": lambda: not abs(n("a")) < inf,
+        "orthogonal_": lambda: not finite_in_arithmetic(case, n("gain")),
+        "sparse_": lambda: not 0 <= n("sparsity") <= 1 or not finite_in_arithmetic(case, n("std")),
+    }.get(case.name, lambda: False)()
+
+
+SMALL = Recipe((6, 4))
+DIFFERENCES = (
+    # Where fastinit refuses and torch does not.
+    Difference(
+        "Elements that share memory (an expanded tensor): the random functions, `eye_`, `dirac_`",
+        "fills some of them, with one value for several elements",
+        "`RuntimeError`",
+        "Elements that share memory cannot have values of their own; an `eye_` of this kind is no identity.",
+        lambda case, theirs, ours: (
+            case.shares_memory
+            and case.name in (*RANDOM, "eye_", "dirac_")
+            and isinstance(ours.outcome.error, RuntimeError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("normal_", Recipe((6, 4), layout=Layout(overlapping=True))),
+    ),
+    Difference(
+        "Parameters that are NaN, infinite or too large to compute with, a `gain` below 0, a `sparsity` outside of [0, 1]",
+        "goes on, and may fill with NaN or infinities",
+        "`RuntimeError` or `ValueError`, which names the parameter",
+        "There is no such distribution. The mistake is found where it was made, not in the first loss.",
+        lambda case, theirs, ours: (
+            out_of_range(case)
+            and isinstance(ours.outcome.error, RuntimeError | ValueError | OverflowError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("normal_", SMALL, (nan,)),
+    ),
+    Difference(
+        "complex32: the random functions but `trunc_normal_` and `orthogonal_`",
+        "fills",
+        "`NotImplementedError`",
+        "torch itself calls this dtype experimental; few of its operations take it.",
+        lambda case, theirs, ours: (
+            case.tensor.dtype == torch.complex32
+            and case.name in RANDOM
+            and isinstance(ours.outcome.error, NotImplementedError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("normal_", Recipe((6, 4), torch.complex32)),
+    ),
+    Difference(
+        "No elements, and something else that is refused: the random functions, `eye_`",
+        "checks less, or nothing",
+        "checks as ever",
+        "Whether a call is right should not depend on the size of the tensor.",
+        lambda case, theirs, ours: (
+            0 in case.tensor.shape and plain(case) and ours_fails(theirs, ours) and faults(case) > 1
+        ),
+        Case("normal_", Recipe((0, 4), torch.int64)),
+    ),
+    Difference(
+        "Within `torch.func.vmap`: the random functions",
+        "draws, as `randomness` says",
+        "`RuntimeError`",
+        "There is no batching rule: a batch would need a key for each of its samples.",
+        lambda case, theirs, ours: (
+            case.setting.startswith("vmap")
+            and case.name in RANDOM
+            and isinstance(ours.outcome.error, RuntimeError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("normal_", Recipe((2, 6, 4)), setting="vmap, different"),
+    ),
+    Difference(
+        "Within `torch.func.functionalize`: the random functions",
+        "draws",
+        "`RuntimeError`",
+        "torch functionalizes no operators but its own.",
+        lambda case, theirs, ours: (
+            case.setting == "functionalize"
+            and case.name in RANDOM
+            and isinstance(ours.outcome.error, RuntimeError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("normal_", SMALL, setting="functionalize"),
+    ),
+    Difference(
+        "Several things wrong with one call: any function",
+        "reports one of them",
+        "may report another",
+        "Neither library promises which is found first.",
+        lambda case, theirs, ours: (
+            theirs.outcome.error is not None and ours.outcome.error is not None and faults(case) > 1
+        ),
+        Case("eye_", Recipe((6, 4), torch.int5, Layout(overlapping=True))),
+    ),
+    Difference(
+        "Meta and FakeTensors of a dtype that has no kernel: the random functions",
+        "returns the tensor",
+        "`NotImplementedError`",
+        "What is built on the meta device first should fail there, and not when it gets its memory.",
+        lambda case, theirs, ours: (
+            case.tensor.kind == "meta"
+            and case.tensor.dtype not in FLOATS + COMPLEX
+            and case.name in RANDOM
+            and isinstance(ours.outcome.error, NotImplementedError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("uniform_", Recipe((6, 4), torch.int64, kind="meta")),
+    ),
+    Difference(
+        "Sparse layouts: `dirac_`",
+        "`TypeError`",
+        "`NotImplementedError`",
+        "The type that says it; torch's comes of an assignment to an element.",
+        lambda case, theirs, ours: (
+            case.tensor.kind == "sparse"
+            and case.name == "dirac_"
+            and isinstance(theirs.outcome.error, TypeError)
+            and isinstance(ours.outcome.error, NotImplementedError)
+        ),
+        Case("dirac_", Recipe((6, 4, 3), kind="sparse")),
+    ),
+    Difference(
+        "uint64 and an infinite bound: `trunc_normal_`",
+        "`TypeError`",
+        "`NotImplementedError`",
+        "As for every other dtype that is not floating-point.",
+        lambda case, theirs, ours: (
+            case.name == "trunc_normal_"
+            and case.tensor.dtype == torch.uint64
+            and isinstance(theirs.outcome.error, TypeError)
+            and isinstance(ours.outcome.error, NotImplementedError)
+        ),
+        Case("trunc_normal_", Recipe((6, 4), torch.uint64), (0.0, 1.0, -inf, inf)),
+    ),
+    Difference(
+        "Uninitialized parameters: `kaiming_normal_`",
+        "`RuntimeError`",
+        "`ValueError`",
+        "As for every other function, in torch too.",
+        lambda case, theirs, ours: (
+            case.name == "kaiming_normal_"
+            and case.tensor.kind == "uninitialized"
+            and isinstance(theirs.outcome.error, RuntimeError)
+            and isinstance(ours.outcome.error, ValueError)
+        ),
+        Case("kaiming_normal_", Recipe((), kind="uninitialized")),
+    ),
+    # Where fastinit does what torch does not.
+    Difference(
+        "`trunc_normal_` with an infinite bound beyond the mean's side of the interval",
+        "`RuntimeError`",
+        "fills",
+        "The tail of a normal distribution is well defined.",
+        lambda case, theirs, ours: (
+            case.name == "trunc_normal_"
+            and isinstance(theirs.outcome.error, RuntimeError)
+            and inf in (-case.number("a"), case.number("b"))
+            and torch_fails(theirs, ours)
+        ),
+        Case("trunc_normal_", SMALL, (0.0, 1.0, 1.0, inf)),
+    ),
+    Difference(
+        "`trunc_normal_` far from the mean, or within a wide interval",
+        "draws for ever, or an `OverflowError`",
+        "fills",
+        "Each value is drawn by a method that suits the interval.",
+        lambda case, theirs, ours: (
+            case.name == "trunc_normal_"
+            and isinstance(theirs.outcome.error, NeverEnds | OverflowError)
+            and bool(strange(case))
+            and torch_fails(theirs, ours)
+        ),
+        Case("trunc_normal_", SMALL, (0.0, 1.0, 3.0, 1e9)),
+    ),
+    Difference(
+        "Views that are negated when read: `trunc_normal_`",
+        "`RuntimeError`",
+        "fills",
+        "torch asks the dispatch key of the view for a device.",
+        lambda case, theirs, ours: (
+            case.name == "trunc_normal_"
+            and case.tensor.kind == "negative view"
+            and isinstance(theirs.outcome.error, RuntimeError)
+            and torch_fails(theirs, ours)
+        ),
+        Case("trunc_normal_", Recipe((6, 4), kind="negative view")),
+    ),
+    Difference(
+        "float16, bfloat16, complex64, complex128: `orthogonal_`",
+        "`NotImplementedError`",
+        "fills",
+        "Nothing is factorised, so LAPACK's dtypes are no limit.",
+        lambda case, theirs, ours: (
+            case.name == "orthogonal_"
+            and case.tensor.dtype in (*FLOATS[2:], *COMPLEX)
+            and isinstance(theirs.outcome.error, RuntimeError)
+            and torch_fails(theirs, ours)
+        ),
+        Case("orthogonal_", Recipe((6, 4), torch.bfloat16)),
+    ),
+    Difference(
+        "Three dimensions or more in a layout that is no matrix (channels_last, say): `orthogonal_`",
+        "`RuntimeError`",
+        "fills",
+        "Any strides can be filled.",
+        lambda case, theirs, ours: (
+            case.name == "orthogonal_"
+            and len(case.tensor.shape) > 2
+            and re.match("view size is not compatible|Cannot view a tensor", str(theirs.outcome.error))
+            is not None
+            and torch_fails(theirs, ours)
+        ),
+        Case("orthogonal_", Recipe((6, 4, 3, 3), layout=Layout("channels last"))),
+    ),
+    Difference(
+        "complex32: `eye_`",
+        "`NotImplementedError`",
+        "fills",
+        "It is filled with zeros and ones, as by `zeros_` and `ones_`.",
+        lambda case, theirs, ours: (
+            case.name == "eye_"
+            and case.tensor.dtype == torch.complex32
+            and isinstance(theirs.outcome.error, NotImplementedError)
+            and torch_fails(theirs, ours)
+        ),
+        Case("eye_", Recipe((6, 4), torch.complex32)),
+    ),
+    Difference(
+        "Within `torch.func.vmap`, `torch.func.jvp` or another default device: `eye_`",
+        "`RuntimeError` or `NotImplementedError`",
+        "fills",
+        "torch makes a new matrix, which has no such rule; fastinit fills the tensor.",
+        lambda case, theirs, ours: (
+            case.name == "eye_"
+            and (case.setting in ("jvp", "device") or case.setting.startswith("vmap"))
+            and isinstance(theirs.outcome.error, RuntimeError)
+            and torch_fails(theirs, ours)
+        ),
+        Case("eye_", Recipe((2, 6, 4)), setting="vmap, same"),
+    ),
+    Difference(
+        "A FakeTensor: `trunc_normal_`, `sparse_`, `dirac_`",
+        "`AssertionError` or `DataDependentOutputException`",
+        "does nothing, and returns the tensor",
+        "torch's functions ask for values, which there are none of.",
+        lambda case, theirs, ours: (
+            case.tensor.kind == "fake"
+            and case.name in ("trunc_normal_", "sparse_", "dirac_")
+            and torch_fails(theirs, ours)
+        ),
+        Case("sparse_", Recipe((6, 4), kind="fake"), (0.5,)),
+    ),
+    # What a call leaves behind.
+    Difference(
+        "`sparse_` with `generator=`",
+        "takes the places of the zeros from the default generator",
+        "takes everything from the generator that was given",
+        "It was asked for; torch has an open report about it.",
+        lambda case, theirs, ours: case.name == "sparse_" and case.generator == "CPU",
+        Case("sparse_", SMALL, (0.5,), generator="CPU"),
+        ("default generator",),
+    ),
+)
+
+
+def explained(
+    case: Case,
+    theirs: Run,
+    ours: Run,
+    found: dict[str, str],
+    rows: Sequence[Difference] = DIFFERENCES,
+) -> set[str]:
+    """Those of the aspects found to differ that a row of the list allows."""
+    allowed = {aspect for row in rows if row.where(case, theirs, ours) for aspect in row.aspects}
+    return allowed & set(found)
+
+
+def table() -> str:
+    """The list as docs/differences.md has it."""
+    lines = ["| what | torch | fastinit | because |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.what} | {row.torch} | {row.fastinit} | {row.reason} |" for row in DIFFERENCES]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
