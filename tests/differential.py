@@ -89,7 +89,7 @@ def differences(case: Case, theirs: Run, ours: Run) -> dict[str, str]:
             "generator": (theirs.drew, ours.drew),
             "default generator": (theirs.drew_elsewhere, ours.drew_elsewhere),
             "facts": (t.facts, o.facts),
-            "warnings": ([w for w, _ in t.warnings], [w for w, _ in o.warnings]),
+            "warnings": ({w for w, _ in t.warnings}, {w for w, _ in o.warnings}),
         }
         if case.name not in RANDOM and theirs.memory is not None and ours.memory is not None:
             pairs["values"] = (

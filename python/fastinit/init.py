@@ -317,9 +317,10 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     outputs, inputs, *kernel = tensor.shape
     if outputs % groups != 0:
         raise ValueError("dim 0 must be divisible by groups")
-    per_group = operator.index(outputs // groups)
     if tensor.is_meta:
         return tensor
+    groups = operator.index(groups)
+    per_group = outputs // groups
     _ops.require_writable("dirac_", tensor)
     values = centre = tensor.detach()
     if min(groups, per_group, inputs) > 0:
@@ -589,6 +590,9 @@ def sparse_(
         raise ValueError("Only tensors with 2 dimensions are supported")
     if tensor.is_meta:
         return tensor
+    if type(sparsity) not in (int, float):
+        math.ceil(sparsity * tensor.shape[0])  # torch's errors for what is no number
+        sparsity = float(sparsity)
     if not 0.0 <= sparsity <= 1.0:
         error = OverflowError if abs(sparsity) == math.inf else ValueError
         raise error(f"sparsity must be between 0 and 1, but got {sparsity}")
