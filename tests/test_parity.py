@@ -441,9 +441,10 @@ def test_dtype_that_holds_no_one(name: str) -> None:
     assert ours.error
 
 
-def test_constant_that_is_a_tensor_for_an_inference_tensor() -> None:
-    """torch writes it first, and raises then."""
-    theirs, ours, *_ = both("constant_", lambda: inference((3, 4)), torch.tensor(0.5))
+@pytest.mark.parametrize("val", [torch.tensor(0.5), True, np.float32(0.5), 0.5], ids=repr)
+def test_constant_for_an_inference_tensor(val: Any) -> None:
+    """torch writes some of them first, and raises then."""
+    theirs, ours, *_ = both("constant_", lambda: inference((3, 4)), val)
     check_refused(ours, type(theirs.error))
 
 

@@ -65,15 +65,14 @@ def orthogonal_(tensor: Tensor, gain: float, generator: Source) -> None:
         _C.orthogonal_(tensor, gain, generator)
 
 
-def fill_(tensor: Tensor, val: float | Tensor) -> None:
+def fill_(tensor: Tensor, val: float) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             tensor.fill_(val)
     elif type(val) is float or (type(val) is int and -(2**63) <= val < 2**63):
         _C.fill_(tensor, val)
     else:  # torch knows what else a scalar can be
-        if isinstance(val, Tensor):
-            _require_inference_mode("fill_", tensor)
+        _require_inference_mode("fill_", tensor)
         with torch.no_grad():
             tensor.fill_(val)
 
