@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 
 import torch
 
@@ -133,13 +134,13 @@ DIFFERENCES = (
     ),
     Difference(
         "Parameters that are NaN, infinite or too large to compute with, a `gain` below 0, a `sparsity` outside of [0, 1]",
-        "goes on, and may fill with NaN or infinities",
+        "goes on, and may fill with NaN or infinities; or stumbles over it later (`OverflowError`)",
         "`RuntimeError` or `ValueError`, which names the parameter",
         "There is no such distribution. The mistake is found where it was made, not in the first loss.",
         lambda case, theirs, ours: (
             out_of_range(case)
             and isinstance(ours.outcome.error, RuntimeError | ValueError | OverflowError)
-            and ours_fails(theirs, ours)
+            and isinstance(theirs.outcome.error, NoneType | OverflowError | NeverEnds)
         ),
         Case("normal_", SMALL, (nan,)),
     ),
@@ -229,14 +230,27 @@ DIFFERENCES = (
         Case("dirac_", Recipe((6, 4, 3), kind="sparse")),
     ),
     Difference(
-        "uint64 and an infinite bound: `trunc_normal_`",
+        "A bound that is an array, a tensor with dimensions or a Fraction: `trunc_normal_`",
+        "fills, for some intervals",
         "`TypeError`",
+        "As for every other parameter of the random functions, in torch too.",
+        lambda case, theirs, ours: (
+            case.name == "trunc_normal_"
+            and bool({"a", "b"} & set(strange(case)))
+            and isinstance(ours.outcome.error, TypeError)
+            and ours_fails(theirs, ours)
+        ),
+        Case("trunc_normal_", SMALL, (0.0, 1.0, -2.0, torch.tensor([2.0]))),
+    ),
+    Difference(
+        "uint64 and bounds that it cannot hold: `trunc_normal_`",
+        "`TypeError` or `OverflowError`",
         "`NotImplementedError`",
         "As for every other dtype that is not floating-point.",
         lambda case, theirs, ours: (
             case.name == "trunc_normal_"
             and case.tensor.dtype == torch.uint64
-            and isinstance(theirs.outcome.error, TypeError)
+            and isinstance(theirs.outcome.error, TypeError | OverflowError)
             and isinstance(ours.outcome.error, NotImplementedError)
         ),
         Case("trunc_normal_", Recipe((6, 4), torch.uint64), (0.0, 1.0, -inf, inf)),
