@@ -106,9 +106,15 @@ def out_of_range(case: Case) -> bool:
             not all(finite_in_arithmetic(case, n(p)) for p in ("mean", "std"))
             or n("std") < 0
             or not n("a") <= n("b")
+            or (
+                unbounded(case)
+                and (
+                    n("a") > torch.finfo(case.tensor.dtype).max or n("b") < torch.finfo(case.tensor.dtype).min
+                )
+            )
         ),
-        "xavier_uniform_": lambda: not 0 <= n("gain") < inf,
-        "xavier_normal_": lambda: not 0 <= n("gain") < inf,
+        "xavier_uniform_": lambda: not n("gain") >= 0 or not finite_in_arithmetic(case, n("gain")),
+        "xavier_normal_": lambda: not n("gain") >= 0 or not finite_in_arithmetic(case, n("gain")),
         "kaiming_uniform_": lambda: not abs(n("a")) < inf,
         "kaiming_normal_": lambda: not abs(n("a")) < inf,
         "orthogonal_": lambda: not finite_in_arithmetic(case, n("gain")),
@@ -230,13 +236,13 @@ DIFFERENCES = (
         Case("dirac_", Recipe((6, 4, 3), kind="sparse")),
     ),
     Difference(
-        "A bound that is an array, a tensor with dimensions or a Fraction: `trunc_normal_`",
+        "A bound or gain that is an array, a tensor with dimensions or a Fraction: `trunc_normal_`, `orthogonal_`",
         "fills, for some intervals",
         "`TypeError`",
         "As for every other parameter of the random functions, in torch too.",
         lambda case, theirs, ours: (
-            case.name == "trunc_normal_"
-            and bool({"a", "b"} & set(strange(case)))
+            case.name in ("trunc_normal_", "orthogonal_")
+            and bool({"a", "b", "gain"} & set(strange(case)))
             and isinstance(ours.outcome.error, TypeError)
             and ours_fails(theirs, ours)
         ),
@@ -415,7 +421,7 @@ DIFFERENCES = (
         "`sparse_` with `generator=`",
         "takes the places of the zeros from the default generator",
         "takes everything from the generator that was given",
-        "It was asked for; torch has an open report about it.",
+        "It was asked for (pytorch#98200).",
         lambda case, theirs, ours: case.name == "sparse_" and case.generator == "CPU",
         Case("sparse_", SMALL, (0.5,), generator="CPU"),
         ("default generator",),

@@ -79,7 +79,8 @@ def xavier_std(tensor: Tensor, gain: float) -> float:
     """The standard deviation after Glorot and Bengio (2010): the mean of both fans, and any gain."""
     fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
     std = _scale(gain, (fan_in + fan_out) / 2)
-    if not 0.0 <= gain < math.inf:
+    # Arrays are refused with torch's error where the tensor is filled.
+    if getattr(gain, "ndim", 0) == 0 and not 0.0 <= gain < math.inf:
         raise RuntimeError(f"gain must be finite and at least 0, but got {gain}")
     return std
 
