@@ -296,7 +296,8 @@ class Case:
         """A parameter as a float; NaN if it is none."""
         value = self.parameters.get(name)
         try:
-            return float(value) if isinstance(value, int | float | torch.Tensor | np.generic) else nan
+            with warnings.catch_warnings(action="ignore"):  # of gradients and imaginary parts that get lost
+                return float(value) if isinstance(value, int | float | torch.Tensor | np.generic) else nan
         except (TypeError, ValueError, OverflowError, RuntimeError):
             return nan
 
