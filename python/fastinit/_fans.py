@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn.init import calculate_gain
 
 FanMode = Literal["fan_in", "fan_out"]
@@ -80,7 +81,8 @@ def xavier_std(tensor: Tensor, gain: float) -> float:
     fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
     std = _scale(gain, (fan_in + fan_out) / 2)
     # Arrays are refused with torch's error where the tensor is filled.
-    if getattr(gain, "ndim", 0) == 0 and not 0.0 <= gain < math.inf:
+    comparable = is_dynamo_compiling() or getattr(gain, "ndim", 0) == 0
+    if comparable and not 0.0 <= gain < math.inf:
         raise RuntimeError(f"gain must be finite and at least 0, but got {gain}")
     return std
 
