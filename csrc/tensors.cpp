@@ -64,8 +64,9 @@ bool overlaps(const at::Tensor& self) {
   }
 }
 
-// Whether the storage reaches to the tensor's last element.
+// Whether the storage, if there is one, reaches to the tensor's last element.
 bool has_memory(const at::Tensor& self) {
+  if (!self.has_storage() || self.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) return true;
   if (self.numel() == 0) return true;
   int64_t last = self.storage_offset();
   for (int64_t d = 0; d < self.dim(); ++d) last += (self.size(d) - 1) * self.stride(d);
