@@ -39,9 +39,8 @@ def borders(order: NDArray[np.int64], dtype: torch.dtype) -> Array:
         bits = torch.from_numpy(order).to(integer)
         bits ^= bits >> (8 * dtype.itemsize - 1) & torch.iinfo(integer).max
         x = bits.view(dtype).double()
-        if dtype == torch.float16:  # what overflows is rounded as if the next exponent were there
-            x = torch.where(x.isinf(), x.sign() * 2.0**16, x)
-        return x.numpy()
+        # What overflows is rounded as if there were one more exponent.
+        return torch.where(x.isinf(), x.sign() * (2.0**16 if dtype == torch.float16 else 2.0**128), x).numpy()
 
     middle = (value(order - 1) + value(order)) / 2
     if dtype.itemsize == 2:
@@ -206,3 +205,64 @@ class PowerSums:
 
 UNIFORM_MOMENTS = [1 / (k + 1) for k in range(1, 13)]
 NORMAL_MOMENTS = [0.0 if k % 2 else float(special.factorial2(k - 1)) for k in range(1, 13)]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The truncated normal distribution
+
+
+class Truncated:
+    """The distribution function of the normal distribution on [a, b], to full relative precision wherever [a, b] lies.
+
+    With w = (x - a) / std it is G(w) / G((b - a) / std), G(w) being the integral of exp(-alpha t - t^2 / 2) from 0 to w, where
+    a is the bound nearer to the mean (else everything is mirrored), or of the density itself when the mean lies inside.
+    """
+
+    def __init__(self, mean: float, std: float, a: float, b: float) -> None:
+        self.mean, self.std, self.a, self.b = (np.longdouble(x) for x in (mean, std, a, b))
+        self.mirrored = bool(self.b <= self.mean)
+        self.inside = bool(self.a < self.mean < self.b)
+
+    def cdf(self, x: NDArray[np.longdouble]) -> Array:
+        x = np.clip(np.asarray(x, np.longdouble), self.a, self.b)
+        if self.inside:
+            z = np.array([self.a, self.b]) - self.mean
+            low, high, at = (
+                special.erf(np.float64(v / self.std / np.sqrt(2))) for v in (z[0], z[1], x - self.mean)
+            )
+            return (at - low) / (high - low)
+        if self.mirrored:
+            return 1 - self._share((self.b - x) / self.std, (self.mean - self.b) / self.std)
+        return self._share((x - self.a) / self.std, (self.a - self.mean) / self.std)
+
+    def _share(self, w: NDArray[np.longdouble], alpha: np.longdouble) -> Array:
+        whole = self._integral(np.array([(self.b - self.a) / self.std]), alpha)
+        return np.asarray(self._integral(w, alpha) / whole, np.float64)
+
+    @staticmethod
+    def _integral(w: NDArray[np.longdouble], alpha: np.longdouble) -> NDArray[np.longdouble]:
+        with np.errstate(all="ignore"):  # the branch that np.where does not take
+            series = w - alpha * w * w / 2 + (alpha * alpha - 1) * w**3 / 6
+            near, far = (special.erfcx(np.float64(v / np.sqrt(2))) for v in (alpha, alpha + w))
+            decay = np.exp(np.longdouble(-1) * alpha * w - w * w / 2)
+            closed = np.sqrt(np.pi / 2) * (near - np.where(decay > 0, decay * far, 0))
+        return np.where((alpha + 1) * w < 1e-6, series, closed)
+
+    def far(self, share: float = 1e-13) -> tuple[float, float]:
+        """The bounds; in the place of one farther than that share of the values, where this share begins."""
+        m, s, a, b = (float(x) for x in (self.mean, self.std, self.a, self.b))
+        reach = math.sqrt(max((a - m) / s, (m - b) / s, 0) ** 2 - 2 * math.log(share))  # the density's ratio to its peak
+        return max(a, m - reach * s), min(b, m + reach * s)
+
+    def centre_scale_moments(self) -> tuple[float, float, list[float]]:
+        """Mean, standard deviation, and the first twelve moments of (x - mean) / standard deviation."""
+        low, high = self.far(1e-40)
+        node, weight = np.polynomial.legendre.leggauss(40)
+        edges = np.linspace(low, high, 201)
+        x = ((edges[1:] + edges[:-1]) / 2)[:, None] + np.outer(np.diff(edges) / 2, node)
+        z = (x - float(self.mean)) / float(self.std)
+        density = np.exp((np.square(z).min() - np.square(z)) / 2) * weight
+        density /= density.sum()
+        centre = float((x * density).sum())
+        scale = math.sqrt(((x - centre) ** 2 * density).sum())
+        return centre, scale, [float((((x - centre) / scale) ** k * density).sum()) for k in range(1, 13)]

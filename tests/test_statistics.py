@@ -30,6 +30,7 @@ from goodness import (
     Cdf,
     Histogram,
     PowerSums,
+    Truncated,
     anderson_darling,
     binomial,
     chi_squared,
@@ -161,3 +162,143 @@ def check_normal(check: Check, dtype: torch.dtype, parts: Iterator[torch.Tensor]
 def test_normal(check: Check, dtype: torch.dtype) -> None:
     """normal_: chi-squared, KS, AD, moments; tails beyond 4, 5 and 6 sigma"""
     check_normal(check, dtype, draw(NORMAL, dtype, f"normal {name_of(dtype)}"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# bfloat16 and float16
+
+ROUNDED = {
+    "uniform": UNIFORM,
+    "uniform on [-1.25, 2.5)": Fill("uniform_", (-1.25, 2.5)),
+    "normal": NORMAL,
+    "normal, mean 0.5": Fill("normal_", (0.5, 2.0)),
+    "normal, std 1e-6": Fill("normal_", (0.0, 1e-6)),  # subnormal in float16
+    "normal, std 20000": Fill("normal_", (0.0, 20000.0)),  # overflows in float16
+    "truncated": Fill("trunc_normal_", (0.0, 1.0, -2.0, 2.0)),
+    "truncated, narrow": Fill("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
+    "truncated, tail": Fill("trunc_normal_", (0.0, 1.0, 3.0, inf)),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bits(check: Check, dtype: torch.dtype, name: str) -> None:
+    """All 65536 patterns of bfloat16 and float16 against the exactly rounded distribution"""
+    fill = ROUNDED[name]
+    histogram = Histogram(dtype, -inf, inf)
+    for values in draw(fill, dtype, f"{name} {name_of(dtype)}"):
+        histogram.add(values)
+    if fill.op == "uniform_":
+        shares = rounded_uniform(histogram, *fill.parameters)
+    elif fill.op == "normal_":
+        mean, std = float32(*fill.parameters)
+        shares = histogram.shares(lambda x: special.ndtr((x - mean) / std))
+    else:
+        shares = histogram.shares(Truncated(*float32(*fill.parameters)).cdf)
+    # Where the values near 0 are differences of larger ones, they have the grid of those: coarser than the dtype's own.
+    shifted = fill.op != "uniform_" and (fill.parameters[0] != 0 or "narrow" in name)
+    check("chi-squared", chi_squared(histogram.counts, shares, BILLION / 4096 if shifted else 20))
+    check("Kolmogorov-Smirnov", kolmogorov_smirnov(histogram.counts, shares))
+
+
+def rounded_uniform(like: Histogram, a: float, b: float) -> Array:
+    """By taking all 2^24 values of the grid: to float32, to the dtype, and down by one where that is b."""
+    histogram = Histogram(like.dtype, -inf, inf)
+    grid = torch.arange(1 << 24, dtype=torch.float64) / 2**24
+    values = (a + grid * (b - a)).float().to(like.dtype)
+    top = histogram.bins_of(torch.tensor([b], dtype=like.dtype)) - 1
+    bins = histogram.bins_of(values).clamp_(max=int(top))
+    return torch.bincount(bins, minlength=histogram.counts.size).double().numpy() / 2**24
+
+
+def float32(*parameters: float) -> list[float]:
+    """The parameters as the arithmetic has them."""
+    return torch.tensor(parameters, dtype=torch.float32).tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Truncated normal
+
+# mean, std, a, b
+INTERVALS = [
+    # The mean inside: wide, narrow, of one side, asymmetric
+    (0.0, 1.0, -2.0, 2.0),
+    (0.0, 1.0, -3.0, 3.0),
+    (0.0, 1.0, -1.0, 1.0),
+    (0.0, 1.0, -0.5, 0.5),
+    (0.0, 1.0, -0.1, 0.1),
+    (0.0, 1.0, -1e-3, 1e-3),
+    (0.0, 1.0, -6.0, 6.0),
+    (0.0, 1.0, -inf, inf),
+    (0.0, 1.0, 0.0, inf),
+    (0.0, 1.0, -inf, 0.0),
+    (0.0, 1.0, -1.0, inf),
+    (0.0, 1.0, -inf, 2.5),
+    (0.0, 1.0, -0.25, 4.0),
+    (0.0, 1.0, -1e-3, 100.0),
+    (0.0, 0.02, -0.04, 0.04),
+    (0.0, 0.02, -2.0, 2.0),
+    (0.1, 0.7, -0.5, 2.3),
+    (-3.0, 1.5, -5.0, 0.25),
+    (100.0, 10.0, 80.0, 105.0),
+    # Beside the mean
+    (0.0, 1.0, 0.2, 0.21),
+    (0.0, 1.0, 0.1, 1.0),
+    (0.0, 1.0, 0.5, inf),
+    (0.0, 1.0, 1.0, 2.0),
+    (0.0, 1.0, -2.0, -1.0),
+    (0.0, 1.0, 1.5, inf),
+    (0.5, 0.25, 0.625, 1.0),
+    (-1.0, 3.0, 0.0, 1.0),
+    (2.0, 0.5, -inf, 1.0),
+    # Tails
+    (0.0, 1.0, 2.5, 6.0),
+    (0.0, 1.0, 3.0, 3.25),
+    (0.0, 1.0, 3.0, inf),
+    (0.0, 1.0, -inf, -5.0),
+    (0.0, 1.0, -4.0, -3.0),
+    (0.0, 1.0, 6.0, 6.125),
+    (0.0, 1.0, 8.0, inf),
+    (0.0, 1.0, 20.0, 21.0),
+    (0.0, 1.0, -31.0, -30.0),
+    (-30.0, 1.0, 0.0, inf),
+    (10.0, 1e-3, -inf, 0.0),
+    (-1e4, 1.0, 0.0, inf),
+]
+assert len(set(INTERVALS)) == 40
+AT_A_BILLION = [(0.0, 1.0, -2.0, 2.0), (0.0, 1.0, -0.5, 0.5), (0.0, 1.0, 1.0, 2.0), (0.0, 1.0, 3.0, inf)]
+
+
+def check_truncated(
+    check: Check, interval: tuple[float, ...], dtype: torch.dtype, parts: Iterator[torch.Tensor]
+) -> None:
+    truth = Truncated(*(float32(*interval) if dtype == torch.float32 else interval))
+    centre, scale, moments = truth.centre_scale_moments()
+    histogram, sums = Histogram(dtype, *truth.far()), PowerSums(centre, scale)
+    for values in parts:
+        histogram.add(values)
+        sums.add(values)
+    # The grid of 24 bits that the uniform proposal has would show in narrower bins than these.
+    shares = histogram.shares(truth.cdf)
+    check("chi-squared", chi_squared(histogram.counts, shares, sums.n / 4096))
+    check("Kolmogorov-Smirnov", kolmogorov_smirnov(histogram.counts, shares))
+    check("Anderson-Darling", anderson_darling(histogram.counts, shares))
+    check_moments(check, sums, moments)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("interval", INTERVALS, ids=str)
+def test_truncated(check: Check, interval: tuple[float, ...]) -> None:
+    """trunc_normal_ on 40 intervals: chi-squared, KS, AD, moments"""
+    n = BILLION if interval in AT_A_BILLION else 1 << 28
+    parts = draw(Fill("trunc_normal_", interval), torch.float32, f"truncated {interval}", n)
+    check_truncated(check, interval, torch.float32, parts)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("interval", INTERVALS[::5], ids=str)
+def test_truncated_float64(check: Check, interval: tuple[float, ...]) -> None:
+    """trunc_normal_ in float64 on 8 of them: the same"""
+    parts = draw(Fill("trunc_normal_", interval), torch.float64, f"truncated wide {interval}", 1 << 28)
+    check_truncated(check, interval, torch.float64, parts)
