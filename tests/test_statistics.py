@@ -302,3 +302,89 @@ def test_truncated_float64(check: Check, interval: tuple[float, ...]) -> None:
     """trunc_normal_ in float64 on 8 of them: the same"""
     parts = draw(Fill("trunc_normal_", interval), torch.float64, f"truncated wide {interval}", 1 << 28)
     check_truncated(check, interval, torch.float64, parts)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Pairs
+
+CLASSES = 64
+
+
+class Classes:
+    """Cuts a distribution into 64 classes of about the same, exactly known probability."""
+
+    def __init__(self, dtype: torch.dtype, low: float, high: float, cdf: Cdf) -> None:
+        self.histogram = Histogram(dtype, low, high, 1 << 16)
+        shares = self.histogram.shares(cdf)
+        of_bin = np.clip((np.cumsum(shares) - shares / 2) * CLASSES, 0, CLASSES - 1).astype(np.int16)
+        self.shares = np.bincount(of_bin, shares, CLASSES)
+        self.of_bin = torch.from_numpy(of_bin)
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.take(self.of_bin, self.histogram.bins_of(values).long())
+
+
+class Pairs:
+    """Counts of pairs of classes. No value may be in two pairs of one table, or the counts are not independent."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.shares = np.outer(classes.shares, classes.shares).ravel()
+        self.counts = np.zeros(CLASSES**2, np.int64)
+
+    def add(self, first: torch.Tensor, second: torch.Tensor) -> None:
+        pairs = first[: second.shape[0]] * CLASSES + second
+        self.counts += torch.bincount(pairs.flatten(), minlength=CLASSES**2).numpy()
+
+    def p_value(self) -> float:
+        return chi_squared(self.counts, self.shares)
+
+
+PAIRED: dict[str, tuple[Fill, float, float, Cdf]] = {
+    "uniform": (UNIFORM, 0.0, 1.0, lambda x: np.clip(x, 0, 1)),
+    "normal": (NORMAL, -8.0, 8.0, special.ndtr),
+    "truncated": (Fill("trunc_normal_", (0.0, 1.0, -2.0, 2.0)), -2.0, 2.0, Truncated(0, 1, -2, 2).cdf),
+    "tail": (Fill("trunc_normal_", (0.0, 1.0, 3.0, 5.0)), 3.0, 5.0, Truncated(0, 1, 3, 5).cdf),
+}
+
+
+def pair_tables(classes: Classes, matrices: Iterator[torch.Tensor]) -> dict[str, Pairs]:
+    """Of matrices under consecutive keys. Neighbours in a row are told apart by their place in a block of the stream: the
+    first and the third pair are a radius and an angle of Box and Muller's."""
+    tables = {f"in a row, from element 4 i + {k}": Pairs(classes) for k in range(4)}
+    tables |= {f"in a column, from {parity} rows": Pairs(classes) for parity in ("even", "odd")}
+    tables |= {f"under keys k and k + 1, from {parity} keys": Pairs(classes) for parity in ("even", "odd")}
+    rows_of, columns_of, keys_of = list(tables.values())[:4], list(tables.values())[4:6], list(tables.values())[6:]
+    previous = None
+    for i, values in enumerate(matrices):
+        cells = classes(values)
+        for k, table in enumerate(rows_of):
+            table.add(cells.flatten()[k::4], cells.flatten()[k + 1 :: 4])
+        for k, table in enumerate(columns_of):
+            table.add(cells[k::2], cells[k + 1 :: 2])
+        if previous is not None:
+            keys_of[(i + 1) % 2].add(previous, cells)
+        previous = cells
+    return tables
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("columns", [4096, 4097])
+@pytest.mark.parametrize("name", PAIRED)
+def test_pairs(check: Check, name: str, columns: int) -> None:
+    """Neighbours in a row, in a column and under consecutive keys: chi-squared of 64 x 64 classes"""
+    fill, low, high, cdf = PAIRED[name]
+    values = torch.empty(CHUNK // 4096, columns)
+    key = first_key(f"pairs {name} {columns}")
+    matrices = (fill(values, key + i) for i in range(BILLION // CHUNK))
+    for what, table in pair_tables(Classes(torch.float32, low, high, cdf), matrices).items():
+        check(what, table.p_value())
+
+
+@pytest.mark.long
+def test_pairs_float64(check: Check) -> None:
+    """The same of normal values in float64, 2.7e8 of them"""
+    _, low, high, cdf = PAIRED["normal"]
+    values = torch.empty(CHUNK // 8192, 4096, dtype=torch.float64)
+    matrices = (NORMAL(values, first_key("pairs wide") + i) for i in range(8))
+    for what, table in pair_tables(Classes(torch.float64, low, high, cdf), matrices).items():
+        check(what, table.p_value())
