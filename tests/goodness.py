@@ -175,6 +175,66 @@ def anderson_darling_sf(z: float) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# Sets of a fixed size: `zeros` of `rows` rows are chosen in each of many columns, every set equally likely
+
+
+class Choices:
+    """What becomes of counts over many independent columns, each a set of `zeros` of `rows` rows.
+
+    q[k] is the probability that k given rows are all chosen. Rows of one column exclude each other, so that counts of rows are
+    correlated, all of them alike. Sums of squares of such counts are chi-squared variables times the eigenvalues of the
+    covariance matrix, which for pairs are those of the Johnson scheme (P. Delsarte, 1973).
+    """
+
+    def __init__(self, rows: int, zeros: int) -> None:
+        self.rows, self.zeros = rows, zeros
+        self.q = np.cumprod([1.0, *((zeros - i) / (rows - i) for i in range(4))])
+
+    def rows_p(self, counts: Array, columns: int) -> float:
+        """How often each row was chosen."""
+        return self._contrasts(counts, columns * (self.q[1] - self.q[2]))
+
+    def rows_of_two_columns_p(self, counts: Array, columns: int) -> float:
+        """How often each row was chosen in both of two columns."""
+        return self._contrasts(counts, columns * (self.q[1] ** 2 - self.q[2] ** 2))
+
+    def _contrasts(self, counts: Array, variance: float) -> float:
+        return chi_squared_of(float(((counts - counts.mean()) ** 2).sum()) / variance, self.rows - 1)
+
+    def shared_p(self, shared: NDArray[np.int64]) -> float:
+        """How many rows two columns shared, in each pair of columns."""
+        law = stats.hypergeom(self.rows, self.zeros, self.zeros)
+        return chi_squared(np.bincount(shared, minlength=self.zeros + 1), law.pmf(np.arange(self.zeros + 1)))
+
+    def all_pairs_p(self, pairs: Array, columns: int) -> float:
+        """How often each two rows were both chosen, beyond what their own counts say: a symmetric matrix."""
+        excess = pairs - columns * self.q[2]
+        np.fill_diagonal(excess, 0)
+        rows = self.rows
+        squares = (excess**2).sum() / 2 - (excess.sum(0) ** 2).sum() / (rows - 2)
+        variance = columns * (self.q[2] - 2 * self.q[3] + self.q[4])
+        return chi_squared_of(float(squares) / variance, rows * (rows - 3) // 2)
+
+    def classes_of_pairs_p(self, pairs: Array, columns: int) -> dict[str, float]:
+        """How often rows r and r + d were both chosen, summed over r, and rows r and r xor d: the smallest p-value of all d,
+        times their number. Left out are the d with too few pairs for a normal approximation."""
+        rows, row, (_, _, q2, q3, q4) = self.rows, np.arange(self.rows), self.q
+        found: dict[str, list[float]] = {"r + d": [], "r xor d": []}
+        for d in range(1, rows):
+            for kind, other in (("r + d", row + d), ("r xor d", row ^ d)):
+                first = row[(row < other) & (other < rows)]
+                m = first.size
+                if columns * m * min(q2, 1 - q2) < 10_000:
+                    continue
+                chained = max(rows - 2 * d, 0) if kind == "r + d" else 0  # pairs (r, r + d) and (r + d, r + 2 d)
+                variance = m * q2 + 2 * chained * q3 + (m * (m - 1) - 2 * chained) * q4 - (m * q2) ** 2
+                if variance > 1e-9 * (m * q2) ** 2:
+                    z = (pairs[first, other[first]].sum() - columns * m * q2) / math.sqrt(columns * variance)
+                    found[kind].append(normal(z))
+        return {kind: min(1.0, min(p) * len(p)) for kind, p in found.items() if p}
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # Moments
 
 

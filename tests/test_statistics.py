@@ -28,6 +28,7 @@ from goodness import (
     UNIFORM_MOMENTS,
     Array,
     Cdf,
+    Choices,
     Histogram,
     PowerSums,
     Truncated,
@@ -388,3 +389,55 @@ def test_pairs_float64(check: Check) -> None:
     matrices = (NORMAL(values, first_key("pairs wide") + i) for i in range(8))
     for what, table in pair_tables(Classes(torch.float64, low, high, cdf), matrices).items():
         check(what, table.p_value())
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Sparse
+
+# Up to 256 rows are selected one by one; above, a permutation of 8 rounds decides, of 6 rounds from 4096 rows on.
+ROWS = [37, 255, 256, 257, 1000, 2048, 4095, 4096, 5000]
+
+
+def check_sparse(check: Check, choices: Choices, masks: Iterator[torch.Tensor]) -> None:
+    """Of matrices with an even number of columns, under consecutive keys, that say where the zeros are."""
+    rows = choices.rows
+    pairs = torch.zeros(rows, rows, dtype=torch.float64)
+    kinds = ("columns 2 c and 2 c + 1", "columns 2 c + 1 and 2 c + 2", "keys 2 k and 2 k + 1")
+    both = {kind: torch.zeros(rows, dtype=torch.int64) for kind in kinds}
+    shared: dict[str, list[torch.Tensor]] = {kind: [] for kind in kinds}
+    columns = 0
+    previous = None
+    for i, mask in enumerate(masks):
+        assert (mask.sum(0) == choices.zeros).all()
+        columns += mask.shape[1]
+        chosen = mask.float()
+        pairs += chosen @ chosen.T  # whole numbers below 2^24: exact
+        two = [(mask[:, 0::2], mask[:, 1::2]), (mask[:, 1:-1:2], mask[:, 2::2])]
+        if i % 2:
+            two.append((previous, mask))
+        for kind, (a, b) in zip(kinds, two, strict=False):
+            hits = a & b
+            both[kind] += hits.sum(1)
+            shared[kind].append(hits.sum(0))
+        previous = mask
+    counts = pairs.numpy()
+    check("rows", choices.rows_p(counts.diagonal(), columns))
+    for kind in kinds:
+        n = torch.cat(shared[kind])
+        check(f"rows in {kind}", choices.rows_of_two_columns_p(both[kind].double().numpy(), n.numel()))
+        check(f"shared by {kind}", choices.shared_p(n.numpy()))
+    check("two rows", choices.all_pairs_p(counts, columns))
+    for kind, p in choices.classes_of_pairs_p(counts, columns).items():
+        check(f"rows r and {kind}", p)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("rows", ROWS)
+def test_sparse(check: Check, rows: int, sparsity: float) -> None:
+    """sparse_: single rows, all pairs of rows, pairs of columns, pairs of keys"""
+    fill = Fill("sparse_", (sparsity, 1.0), matrix=True)
+    values = torch.empty(rows, (1 << 24) // rows // 2 * 2)
+    key = first_key(f"sparse {rows} {sparsity}")
+    masks = (fill(values, key + i) == 0 for i in range(8))
+    check_sparse(check, Choices(rows, math.ceil(sparsity * rows)), masks)
