@@ -18,6 +18,10 @@ from scipy import integrate, special, stats
 
 Array = NDArray[np.float64]
 Cdf = Callable[[Array], Array]
+Check = Callable[[str, float], None]  # takes a p-value and what it is of; a fixture in conftest.py
+
+# A p-value below this fails its test.
+ALARM = 1e-8
 
 INTEGER = {2: torch.int16, 4: torch.int32}
 
@@ -226,7 +230,9 @@ class Choices:
                 m = first.size
                 if columns * m * min(q2, 1 - q2) < 10_000:
                     continue
-                chained = max(rows - 2 * d, 0) if kind == "r + d" else 0  # pairs (r, r + d) and (r + d, r + 2 d)
+                chained = (
+                    max(rows - 2 * d, 0) if kind == "r + d" else 0
+                )  # pairs (r, r + d) and (r + d, r + 2 d)
                 variance = m * q2 + 2 * chained * q3 + (m * (m - 1) - 2 * chained) * q4 - (m * q2) ** 2
                 if variance > 1e-9 * (m * q2) ** 2:
                     z = (pairs[first, other[first]].sum() - columns * m * q2) / math.sqrt(columns * variance)
@@ -258,7 +264,8 @@ class PowerSums:
         """Of the first six, given the first twelve of the distribution; the statistics' variances follow from those."""
         m = [1.0, *moments]
         z = [
-            (self.sums[k - 1] / self.n - m[k]) / math.sqrt((m[2 * k] - m[k] ** 2) / self.n) for k in range(1, 7)
+            (self.sums[k - 1] / self.n - m[k]) / math.sqrt((m[2 * k] - m[k] ** 2) / self.n)
+            for k in range(1, 7)
         ]
         return [normal(x) for x in z]
 
@@ -311,7 +318,9 @@ class Truncated:
     def far(self, share: float = 1e-13) -> tuple[float, float]:
         """The bounds; in the place of one farther than that share of the values, where this share begins."""
         m, s, a, b = (float(x) for x in (self.mean, self.std, self.a, self.b))
-        reach = math.sqrt(max((a - m) / s, (m - b) / s, 0) ** 2 - 2 * math.log(share))  # the density's ratio to its peak
+        reach = math.sqrt(
+            max((a - m) / s, (m - b) / s, 0) ** 2 - 2 * math.log(share)
+        )  # the density's ratio to its peak
         return max(a, m - reach * s), min(b, m + reach * s)
 
     def centre_scale_moments(self) -> tuple[float, float, list[float]]:

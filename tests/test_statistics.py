@@ -3,24 +3,18 @@
 test_distributions.py asks the same of millions of values, in seconds. What is here takes minutes, and sees what is a
 hundred times smaller; `make test` only runs the checks that these tests can fail.
 
-Every key is fixed, so that nothing here fails now and then. A p-value below ALARM fails its test. There are less than 5000
-of them, so that a right implementation would fail, under random keys, with a probability below 5e-5. docs/statistics.md
-shows what came out; FASTINIT_STATISTICS=FILE writes such results.
+Every key is fixed, so that nothing here fails now and then. A p-value below goodness.ALARM fails its test; docs/statistics.md
+says what that means for all of them together, and what came out.
 """
 
-import functools
-import json
 import math
-import os
-import time
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from scipy import special, stats
+from scipy import special
 
 from fills import Fill
 from goodness import (
@@ -28,6 +22,7 @@ from goodness import (
     UNIFORM_MOMENTS,
     Array,
     Cdf,
+    Check,
     Choices,
     Histogram,
     PowerSums,
@@ -39,11 +34,8 @@ from goodness import (
 )
 
 inf = math.inf
-ALARM = 1e-8
 BILLION = 15 << 26  # 1.007e9
 CHUNK = 1 << 26
-
-Check = Callable[[str, float], None]
 
 UNIFORM, NORMAL = Fill("uniform_", (0.0, 1.0)), Fill("normal_", (0.0, 1.0))
 
@@ -52,39 +44,6 @@ wide_and_narrow = pytest.mark.parametrize("dtype", [torch.float32, torch.float64
 
 def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# P-values, and where they go
-
-
-@pytest.fixture(scope="session")
-def results() -> Iterator[dict[str, dict]]:
-    """What each test function found, and how long it took."""
-    found: dict[str, dict] = {}
-    yield found
-    if path := os.environ.get("FASTINIT_STATISTICS"):
-        from benchmarks import machine
-
-        Path(path).write_text(json.dumps(machine.describe() | {"alarm": ALARM, "tests": found}, indent=1) + "\n")
-
-
-@pytest.fixture
-def check(request: pytest.FixtureRequest, results: dict[str, dict]) -> Iterator[Check]:
-    """Takes p-values and what they are of; fails the test at its end if one is too small."""
-    mine = results.setdefault(request.node.originalname, {"seconds": 0.0, "p_values": {}})
-    case = request.node.name.removeprefix(request.node.originalname)
-    alarms = {}
-
-    def take(what: str, p: float) -> None:
-        mine["p_values"][f"{case} {what}".strip()] = p
-        if not p > ALARM:
-            alarms[what] = p
-
-    began = time.perf_counter()
-    yield take
-    mine["seconds"] += time.perf_counter() - began
-    assert not alarms, alarms
 
 
 def draw(fill: Fill, dtype: torch.dtype, name: str, n: int = BILLION) -> Iterator[torch.Tensor]:
@@ -152,7 +111,6 @@ def check_normal(check: Check, dtype: torch.dtype, parts: Iterator[torch.Tensor]
         sums.add(values)
     check_histogram(check, histogram, special.ndtr)
     check_moments(check, sums, NORMAL_MOMENTS)
-    n = sums.n
     for sigma in (4.0, 5.0, 6.0, -4.0, -5.0, -6.0):
         count, border = histogram.beyond(sigma)
         check(f"beyond {sigma}", binomial(count, sums.n, special.ndtr(-abs(border))))
@@ -354,7 +312,11 @@ def pair_tables(classes: Classes, matrices: Iterator[torch.Tensor]) -> dict[str,
     tables = {f"in a row, from element 4 i + {k}": Pairs(classes) for k in range(4)}
     tables |= {f"in a column, from {parity} rows": Pairs(classes) for parity in ("even", "odd")}
     tables |= {f"under keys k and k + 1, from {parity} keys": Pairs(classes) for parity in ("even", "odd")}
-    rows_of, columns_of, keys_of = list(tables.values())[:4], list(tables.values())[4:6], list(tables.values())[6:]
+    rows_of, columns_of, keys_of = (
+        list(tables.values())[:4],
+        list(tables.values())[4:6],
+        list(tables.values())[6:],
+    )
     previous = None
     for i, values in enumerate(matrices):
         cells = classes(values)
