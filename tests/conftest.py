@@ -28,14 +28,19 @@ def seeded() -> None:
 
 @pytest.fixture(scope="session")
 def p_values() -> Iterator[dict[str, dict]]:
-    """What each test function found that takes `check`. FASTINIT_P_VALUES=FILE writes it down."""
+    """What each test function found that takes `check`. FASTINIT_P_VALUES=FILE keeps it there, in the place of what earlier
+    runs have found by the same tests."""
     found: dict[str, dict] = {}
     about = machine.describe() if os.environ.get("FASTINIT_P_VALUES") else {}
     yield found
-    if about:
+    if about and found:
         about["versions"]["scipy"] = scipy.__version__
-        text = json.dumps(about | {"alarm": ALARM, "tests": found}, indent=1)
-        Path(os.environ["FASTINIT_P_VALUES"]).write_text(text + "\n")
+        path = Path(os.environ["FASTINIT_P_VALUES"])
+        earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+        for run in earlier:
+            run["tests"] = {name: test for name, test in run["tests"].items() if name not in found}
+        runs = [*(run for run in earlier if run["tests"]), about | {"tests": found}]
+        path.write_text(json.dumps({"alarm": ALARM, "runs": runs}, indent=1) + "\n")
 
 
 @pytest.fixture

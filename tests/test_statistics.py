@@ -7,9 +7,12 @@ Every key is fixed, so that nothing here fails now and then. A p-value below goo
 says what that means for all of them together, and what came out.
 """
 
+import json
 import math
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from scipy import special
 
 from fills import Fill
 from goodness import (
+    ALARM,
     NORMAL_MOMENTS,
     UNIFORM_MOMENTS,
     Array,
@@ -32,7 +36,9 @@ from goodness import (
     chi_squared,
     kolmogorov_smirnov,
 )
+from p_values import markdown
 
+ROOT = Path(__file__).parents[1]
 inf = math.inf
 BILLION = 15 << 26  # 1.007e9
 CHUNK = 1 << 26
@@ -80,28 +86,34 @@ def grid_cdf(x: Array) -> Array:
     return np.clip(np.ceil(x * 2.0**24), 0, 2.0**24) / 2.0**24
 
 
-@pytest.mark.long
-@wide_and_narrow
-def test_uniform(check: Check, dtype: torch.dtype) -> None:
-    """uniform_: each of the 2^24 values, or ranges of the 53 bits; KS, AD, moments"""
+# The bits of a uniform value that are counted together: the lowest, and how many.
+FIELDS = {torch.float32: [(0, 24)], torch.float64: [(0, 18), (18, 18), (35, 18)]}
+
+
+def check_uniform(
+    check: Check, dtype: torch.dtype, fields: list[tuple[int, int]], parts: Iterator[torch.Tensor]
+) -> None:
     histogram, sums = Histogram(dtype, 0.0, 1.0), PowerSums()
-    bits, fields = (24, [(0, 24)]) if dtype == torch.float32 else (53, [(0, 18), (18, 18), (35, 18)])
+    bits, integer = (24, torch.int32) if dtype == torch.float32 else (53, torch.int64)
     counts = [np.zeros(1 << width, np.int64) for _, width in fields]
-    for values in draw(UNIFORM, dtype, f"uniform {name_of(dtype)}"):
+    for values in parts:
         histogram.add(values)
         sums.add(values)
-        words = values.mul_(2.0**bits).to(torch.int32 if bits == 24 else torch.int64)
+        words = values.mul_(2.0**bits).to(integer)
         for count, (shift, width) in zip(counts, fields, strict=True):
             field = (words >> shift) & ((1 << width) - 1)
             count += torch.bincount(field, minlength=count.size).numpy()
     for count, (shift, width) in zip(counts, fields, strict=True):
         check(f"bits {shift} to {shift + width - 1}", chi_squared(count, np.full(count.size, 1 / count.size)))
-    check_histogram(
-        check,
-        histogram,
-        grid_cdf if dtype == torch.float32 else lambda x: np.clip(x, 0, 1),
-    )
+    check_histogram(check, histogram, grid_cdf if bits == 24 else lambda x: np.clip(x, 0, 1))
     check_moments(check, sums, UNIFORM_MOMENTS)
+
+
+@pytest.mark.long
+@wide_and_narrow
+def test_uniform(check: Check, dtype: torch.dtype) -> None:
+    """uniform_: each of the 2^24 values, or ranges of the 53 bits; KS, AD, moments"""
+    check_uniform(check, dtype, FIELDS[dtype], draw(UNIFORM, dtype, f"uniform {name_of(dtype)}"))
 
 
 def check_normal(check: Check, dtype: torch.dtype, parts: Iterator[torch.Tensor]) -> None:
@@ -121,6 +133,23 @@ def check_normal(check: Check, dtype: torch.dtype, parts: Iterator[torch.Tensor]
 def test_normal(check: Check, dtype: torch.dtype) -> None:
     """normal_: chi-squared, KS, AD, moments; tails beyond 4, 5 and 6 sigma"""
     check_normal(check, dtype, draw(NORMAL, dtype, f"normal {name_of(dtype)}"))
+
+
+# Beyond six sigma 20 values are expected on either side: none at all would be noticed.
+TAILS = 300 << 26
+SIGMAS = (4.0, 4.5, 5.0, 5.5, 5.8, 6.0)
+
+
+@pytest.mark.long
+def test_normal_tails(check: Check) -> None:
+    """normal_ in float32, 2·10^10 values: how many lie beyond 4 to 6 sigma"""
+    counts = dict.fromkeys([*SIGMAS, *(-sigma for sigma in SIGMAS)], 0)
+    for values in draw(NORMAL, torch.float32, "tails", TAILS):
+        tail = values[values.abs() >= min(SIGMAS)]
+        for sigma in counts:
+            counts[sigma] += int((tail >= sigma if sigma > 0 else tail <= sigma).sum())
+    for sigma, count in counts.items():
+        check(f"beyond {sigma}", binomial(count, TAILS, special.ndtr(-abs(sigma))))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -144,9 +173,12 @@ ROUNDED = {
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_sixteen_bits(check: Check, dtype: torch.dtype, name: str) -> None:
     """All 65536 patterns of bfloat16 and float16 against the exactly rounded distribution"""
-    fill = ROUNDED[name]
-    histogram = Histogram(dtype, -inf, inf)
-    for values in draw(fill, dtype, f"{name} {name_of(dtype)}"):
+    check_sixteen_bits(check, dtype, name, draw(ROUNDED[name], dtype, f"{name} {name_of(dtype)}"))
+
+
+def check_sixteen_bits(check: Check, dtype: torch.dtype, name: str, parts: Iterator[torch.Tensor]) -> None:
+    fill, histogram = ROUNDED[name], Histogram(dtype, -inf, inf)
+    for values in parts:
         histogram.add(values)
     if fill.op == "uniform_":
         shares = rounded_uniform(histogram, *fill.parameters)
@@ -157,7 +189,8 @@ def test_sixteen_bits(check: Check, dtype: torch.dtype, name: str) -> None:
         shares = histogram.shares(Truncated(*float32(*fill.parameters)).cdf)
     # Where the values near 0 are differences of larger ones, they have the grid of those: coarser than the dtype's own.
     shifted = fill.op != "uniform_" and (fill.parameters[0] != 0 or "narrow" in name)
-    check("chi-squared", chi_squared(histogram.counts, shares, BILLION / 4096 if shifted else 20))
+    least = histogram.counts.sum() / 4096 if shifted else 20
+    check("chi-squared", chi_squared(histogram.counts, shares, least))
     check("Kolmogorov-Smirnov", kolmogorov_smirnov(histogram.counts, shares))
 
 
@@ -403,3 +436,162 @@ def test_sparse(check: Check, rows: int, sparsity: float) -> None:
     key = first_key(f"sparse {rows} {sparsity}")
     masks = (fill(values, key + i) == 0 for i in range(8))
     check_sparse(check, Choices(rows, math.ceil(sparsity * rows)), masks)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Would these tests notice? The same with fewer values and larger faults: what shows of a fault in n values shows of one
+# that is a tenth of it in 100 n.
+
+Parts = Iterator[torch.Tensor]
+Fault = Callable[[torch.Tensor], torch.Tensor]
+SMALL = 1 << 22
+
+
+def alarms(checker: Callable[..., None], *args: object) -> set[str]:
+    found = {}
+    checker(found.__setitem__, *args)
+    assert found
+    return {what for what, p in found.items() if not p >= ALARM}
+
+
+def faulty(fill: Fill, dtype: torch.dtype, fault: Fault, n: int = SMALL) -> Parts:
+    return (fault(values) for values in draw(fill, dtype, "faulty", n))
+
+
+def none(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fault", "noticed"),
+    [
+        (torch.float32, none, None),
+        (torch.float32, lambda x: (x * 2**23).floor() / 2**23, "bits 0 to 11"),
+        (torch.float32, lambda x: x**1.01, "Kolmogorov-Smirnov"),
+        (torch.float64, lambda x: (x * 2**52).floor() / 2**52, "bits 0 to 11"),
+        (torch.float64, lambda x: x * (1 - 3e-3), "moment 1"),
+    ],
+)
+def test_a_faulty_uniform_is_noticed(dtype: torch.dtype, fault: Fault, noticed: str | None) -> None:
+    found = alarms(check_uniform, dtype, [(0, 12)], faulty(UNIFORM, dtype, fault))
+    assert noticed in found if noticed else not found, found
+
+
+def cut(values: torch.Tensor) -> torch.Tensor:
+    return torch.where(values.abs() > 4.0, values.fmod(4.0), values)
+
+
+@pytest.mark.parametrize(
+    ("fault", "noticed"),
+    [
+        (none, None),
+        (lambda x: x * 1.003, "moment 2"),  # 1.0002 in 10^9
+        (lambda x: x + 4e-3, "moment 1"),
+        (lambda x: x + 0.01 * (x**2 - 1), "Anderson-Darling"),
+        (lambda x: torch.where(x.abs() < 1e-3, 0.0, x), "chi-squared"),
+        (cut, "beyond -4.0"),
+    ],
+)
+def test_a_faulty_normal_is_noticed(fault: Fault, noticed: str | None) -> None:
+    found = alarms(check_normal, torch.float32, faulty(NORMAL, torch.float32, fault))
+    assert noticed in found if noticed else not found, found
+
+
+def test_a_tail_that_ends_early_would_be_noticed() -> None:
+    """As torch's own does on the CPU, at 5.8 sigma."""
+    assert binomial(0, TAILS, special.ndtr(-6.0)) < ALARM
+    assert binomial(0, TAILS, special.ndtr(-5.8)) < ALARM
+    assert binomial(20, TAILS, special.ndtr(-6.0)) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.bfloat16, "normal"), (torch.float16, "truncated, tail")], ids=str
+)
+def test_wrong_rounding_is_noticed(dtype: torch.dtype, name: str) -> None:
+    """Towards zero instead of to nearest: what is left of float32's bits is cut off."""
+    dropped = 16 if dtype == torch.bfloat16 else 13
+
+    def towards_zero(values: torch.Tensor) -> torch.Tensor:
+        return (values.view(torch.int32) >> dropped << dropped).view(torch.float32).to(dtype)
+
+    for fault, noticed in ((lambda values: values.to(dtype), False), (towards_zero, True)):
+        found = alarms(check_sixteen_bits, dtype, name, faulty(ROUNDED[name], torch.float32, fault))
+        assert ("chi-squared" in found) == noticed, (found, noticed)
+
+
+@pytest.mark.parametrize(
+    ("interval", "drawn"),
+    [
+        ((0.0, 1.0, -2.0, 2.0), (0.01, 1.0, -2.0, 2.0)),
+        ((0.0, 1.0, 3.0, inf), (0.0, 1.0, 3.002, inf)),
+        ((0.0, 1.0, 20.0, 21.0), (0.1, 1.0, 20.0, 21.0)),
+    ],
+    ids=str,
+)
+def test_a_faulty_truncation_is_noticed(interval: tuple[float, ...], drawn: tuple[float, ...]) -> None:
+    for parameters in (interval, drawn):
+        parts = faulty(Fill("trunc_normal_", parameters), torch.float32, none)
+        found = alarms(check_truncated, interval, torch.float32, parts)
+        assert bool(found) == (parameters == drawn), (found, parameters)
+
+
+@pytest.mark.parametrize("where", ["nowhere", "in a row", "in a column", "under keys"])
+def test_dependent_neighbours_are_noticed(where: str) -> None:
+    """Correlated by a twentieth: a five hundredth in 10^9."""
+    _, low, high, cdf = PAIRED["normal"]
+
+    def matrices() -> Parts:
+        previous = None
+        for i in range(4):
+            values = NORMAL(torch.empty(1 << 11, 1 << 11), first_key("dependent") + i)
+            if where == "in a row":
+                values[:, 1::2] += 0.05 * values[:, 0::2]
+            if where == "in a column":
+                values[1::2] += 0.05 * values[0::2]
+            if where == "under keys" and previous is not None:
+                values += 0.05 * previous
+            previous = values.clone()
+            yield values / values.std()
+
+    tables = pair_tables(Classes(torch.float32, low, high, cdf), matrices())
+    found = {what for what, table in tables.items() if not table.p_value() >= ALARM}
+    assert any(what.startswith(where) for what in found) == (where != "nowhere"), found
+
+
+@pytest.mark.parametrize(
+    ("fault", "noticed"),
+    [("none", None), ("first rows", "rows"), ("runs", "two rows"), ("runs", "rows r and r + d"),
+     ("columns", "shared by columns 2 c and 2 c + 1"), ("keys", "shared by keys 2 k and 2 k + 1")],
+)  # fmt: skip
+def test_unfair_zeros_are_noticed(fault: str, noticed: str | None) -> None:
+    """One column in fifty is not as it should be."""
+    rows, columns, zeros = 100, 1 << 16, 50
+    sparse = Fill("sparse_", (zeros / rows, 1.0), matrix=True)
+
+    def masks() -> Parts:
+        for i in range(2):
+            mask = (
+                sparse(torch.empty(rows, columns), first_key("unfair") + (0 if fault == "keys" else i)) == 0
+            )
+            first = (torch.arange(rows) < zeros)[:, None]
+            if fault == "first rows":
+                mask[:, ::50] = first
+            if fault == "runs":
+                starts = torch.arange(columns)[::50] % rows
+                mask[:, ::50] = (torch.arange(rows)[:, None] + starts) % rows < zeros
+            if fault == "columns":
+                mask[:, 1::50] = mask[:, 0:-1:50]
+            yield mask
+
+    found = alarms(check_sparse, Choices(rows, zeros), masks())
+    assert noticed in found if noticed else not found, found
+
+
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_in_the_docs_is_of_its_file() -> None:
+    text = (ROOT / "docs" / "statistics.md").read_text()
+    block = re.search(r"<!-- p-values-table: (\S+) -->\n(.*?)\n?<!-- /p-values-table -->", text, re.DOTALL)
+    assert block is not None
+    assert block[2] == markdown(json.loads((ROOT / block[1]).read_text()))
