@@ -1,7 +1,17 @@
 """What holds for every test."""
 
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+import scipy
 import torch
+from benchmarks import machine
+
+from goodness import ALARM, Check
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,3 +24,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def p_values() -> Iterator[dict[str, dict]]:
+    """What each test function found that takes `check`. FASTINIT_P_VALUES=FILE keeps it there, in the place of what earlier
+    runs have found by the same tests."""
+    found: dict[str, dict] = {}
+    about = machine.describe() if os.environ.get("FASTINIT_P_VALUES") else {}
+    yield found
+    if about and found:
+        about["versions"]["scipy"] = scipy.__version__
+        path = Path(os.environ["FASTINIT_P_VALUES"])
+        earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+        for run in earlier:
+            run["tests"] = {name: test for name, test in run["tests"].items() if name not in found}
+        runs = [*(run for run in earlier if run["tests"]), about | {"tests": found}]
+        path.write_text(json.dumps({"alarm": ALARM, "runs": runs}, indent=1) + "\n")
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest, p_values: dict[str, dict]) -> Iterator[Check]:
+    """Takes p-values; fails the test at its end if one is too small, or none."""
+    function, case = request.node.originalname, request.node.name.partition("[")[2].removesuffix("]")
+    about = request.function.__doc__.splitlines()[0]
+    mine = p_values.setdefault(function, {"about": about, "seconds": 0.0, "p_values": {}})
+    alarms = {}
+
+    def take(what: str, p: float) -> None:
+        mine["p_values"][f"{case}: {what}" if case else what] = p
+        if not p >= ALARM:
+            alarms[what] = p
+
+    began = time.perf_counter()
+    yield take
+    mine["seconds"] = round(mine["seconds"] + time.perf_counter() - began, 1)
+    assert not alarms, alarms

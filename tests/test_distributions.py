@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from fills import FILLS, KEY, Fill, capability, threads
+from goodness import Truncated
 
 inf = math.inf
 ALARM = 1e-7
@@ -236,44 +237,6 @@ def test_attempts_are_independent() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------
 # Truncated normal
-
-
-class Truncated:
-    """The distribution function of the normal distribution on [a, b], to full relative precision wherever [a, b] lies.
-
-    With w = (x - a) / std it is G(w) / G((b - a) / std), G(w) being the integral of exp(-alpha t - t^2 / 2) from 0 to w, where
-    a is the bound nearer to the mean (else everything is mirrored), or of the density itself when the mean lies inside.
-    """
-
-    def __init__(self, mean: float, std: float, a: float, b: float) -> None:
-        self.mean, self.std, self.a, self.b = (np.longdouble(x) for x in (mean, std, a, b))
-        self.mirrored = bool(self.b <= self.mean)
-        self.inside = bool(self.a < self.mean < self.b)
-
-    def cdf(self, x: NDArray[np.longdouble]) -> Array:
-        x = np.clip(np.asarray(x, np.longdouble), self.a, self.b)
-        if self.inside:
-            z = np.array([self.a, self.b]) - self.mean
-            low, high, at = (
-                special.erf(np.float64(v / self.std / np.sqrt(2))) for v in (z[0], z[1], x - self.mean)
-            )
-            return (at - low) / (high - low)
-        if self.mirrored:
-            return 1 - self._share((self.b - x) / self.std, (self.mean - self.b) / self.std)
-        return self._share((x - self.a) / self.std, (self.a - self.mean) / self.std)
-
-    def _share(self, w: NDArray[np.longdouble], alpha: np.longdouble) -> Array:
-        whole = self._integral(np.array([(self.b - self.a) / self.std]), alpha)
-        return np.asarray(self._integral(w, alpha) / whole, np.float64)
-
-    @staticmethod
-    def _integral(w: NDArray[np.longdouble], alpha: np.longdouble) -> NDArray[np.longdouble]:
-        with np.errstate(all="ignore"):  # the branch that np.where does not take
-            series = w - alpha * w * w / 2 + (alpha * alpha - 1) * w**3 / 6
-            near, far = (special.erfcx(np.float64(v / np.sqrt(2))) for v in (alpha, alpha + w))
-            decay = np.exp(np.longdouble(-1) * alpha * w - w * w / 2)
-            closed = np.sqrt(np.pi / 2) * (near - np.where(decay > 0, decay * far, 0))
-        return np.where((alpha + 1) * w < 1e-6, series, closed)
 
 
 def neighbours(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
