@@ -44,8 +44,8 @@ demo: build  ## initialise a model of 1.5 billion parameters, beside torch (ARGS
 test: build  ## run the tests (ARGS="-k orthogonal", ...)
 	$(PY) -m pytest tests $(ARGS)
 
-test-long: build  ## run all tests, those included that take minutes or much memory
-	$(PY) -m pytest tests -m "long or not long" $(ARGS)
+test-long: build  ## run all tests, those included that take minutes or much memory, two at a time
+	$(PY) -m pytest tests -m "long or not long" -n 2 --dist loadgroup $(ARGS)
 
 bench: build  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)

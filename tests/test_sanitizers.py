@@ -34,6 +34,7 @@ SELECTION = [
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.xdist_group("sanitizers"),  # one build for all of them
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, whose sanitizers these are"),
     pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="not in a checkout"),
 ]
@@ -93,27 +94,30 @@ def test_address_and_undefined_behaviour(sanitized: Path) -> None:
 def test_the_sanitizer_watches_the_kernels(sanitized: Path) -> None:
     """A fill told that there is more memory than there is: it must not get away with it."""
     program = """
-import torch, fastinit
-assert "sanitized" in fastinit.__file__
-tensor = torch.empty(1000)
-inside = torch.frombuffer(bytearray(4000), dtype=torch.float32)
-fastinit.normal_(inside)
-torch.ops.fastinit.normal_(torch.empty(0).set_(inside.untyped_storage(), 0, (1000,)), 0.0, 1.0)
-print("still here", flush=True)
-from torch.utils import dlpack
 import ctypes
-class DLTensor(ctypes.Structure):
+import fastinit
+from torch.utils import dlpack
+
+class DLTensor(ctypes.Structure):  # as in dlpack.h
     _fields_ = [("data", ctypes.c_void_p), ("device", ctypes.c_int32 * 2), ("ndim", ctypes.c_int32),
                 ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
                 ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.c_void_p), ("offset", ctypes.c_uint64),
                 ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
-memory = ctypes.CDLL(None).malloc
-memory.restype = ctypes.c_void_p
-shape = (ctypes.c_int64 * 1)(1001)
-lie = DLTensor(memory(4000), (ctypes.c_int32 * 2)(1, 0), 1, 2, 32, 1, shape, None, 0, None, None)
-new = ctypes.pythonapi.PyCapsule_New
+
+malloc, new = ctypes.CDLL(None).malloc, ctypes.pythonapi.PyCapsule_New
+malloc.restype = ctypes.c_void_p
 new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-fastinit.normal_(dlpack.from_dlpack(new(ctypes.addressof(lie), b"dltensor", None)))
+
+def tensor(elements):  # in 4000 bytes
+    shape = (ctypes.c_int64 * 1)(elements)
+    made = DLTensor(malloc(4000), (ctypes.c_int32 * 2)(1, 0), 1, 2, 32, 1, shape, None, 0, None, None)
+    kept.append((shape, made))
+    return dlpack.from_dlpack(new(ctypes.addressof(made), b"dltensor", None))
+
+kept = []
+fastinit.normal_(tensor(1000))
+print("still here", flush=True)
+fastinit.normal_(tensor(1001))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(sanitized), capture_output=True, text=True
