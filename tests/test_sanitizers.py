@@ -162,3 +162,6 @@ def test_threads(tmp_path: Path) -> None:
     done = subprocess.run([program], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-8000:]}"
     assert done.stdout == "0 failures\n"
+
+    done = subprocess.run([program, "race"], capture_output=True, text=True, timeout=600)
+    assert done.returncode != 0 and "ThreadSanitizer: data race" in done.stderr, "the sanitizer sees nothing"
