@@ -77,7 +77,7 @@ SANITIZE = os.environ.get("FASTINIT_SANITIZE", "")
 if SANITIZE:
     # Calls in the place of inline checks, and line numbers only: else the kernels take a quarter of an hour to compile.
     OPTIMISE = (
-        f"-O1 -g1 -fsanitize={SANITIZE} -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer "
+        f"-O2 -g1 -fsanitize={SANITIZE} -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer "
         "--param=asan-instrumentation-with-call-threshold=0"
     )
 CXX_FLAGS = [
