@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -369,7 +370,7 @@ def test_import_without_the_compiled_part(compiled_part: str | None, expected: s
     done = subprocess.run(
         [sys.executable, "-c", "import fastinit"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,
     )
