@@ -83,7 +83,7 @@ if SANITIZE:
     )
 COVERAGE = os.environ.get("FASTINIT_COVERAGE") == "1"
 if COVERAGE:
-    # At -O1 most of the one-line functions are gone before gcc counts lines, and at -O0 the tests take minutes longer.
+    # At -O1 most of the one-line functions are gone before gcc counts lines.
     # Atomic: gcov computes some counts as differences of others, which have to fit although threads count at once.
     OPTIMISE = "-O0 -DNDEBUG --coverage -fprofile-update=atomic"
 INSTRUMENT = [*([f"-fsanitize={SANITIZE}"] if SANITIZE else []), *(["--coverage"] if COVERAGE else [])]

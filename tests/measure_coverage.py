@@ -139,7 +139,9 @@ def main(arguments: list[str]) -> int:
                 print(f"  {name}: {file['missing']}")
     low = [side for side, floor in FLOORS.items() if percent(results[side].values()) < floor]
     for side in low:
-        print(f"{side}: {percent(results[side].values()):.1f}% of the lines, which is less than {FLOORS[side]}%")
+        print(
+            f"{side}: {percent(results[side].values()):.1f}% of the lines, which is less than {FLOORS[side]}%"
+        )
     if not passed:
         print("tests have failed: the figures are not those of a good run")
     return int(bool(low) or not passed)

@@ -36,7 +36,9 @@ def library(tmp_path_factory):
     output = tmp_path_factory.mktemp("cuda") / "cuda_on_host.so"
     compiler = shlex.split(os.environ.get("CXX", "g++"))
     given = os.environ.get("CXXFLAGS", "")
-    flags = f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
+    flags = (
+        f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
+    )
     subprocess.run(
         [*compiler, *flags, str(ROOT / "tests" / "cuda_on_host.cpp"), "-o", str(output)], check=True
     )

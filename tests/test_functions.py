@@ -120,6 +120,13 @@ class Recording(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def test_subclass_overrides_delta_orthogonal() -> None:
+    tensor = torch.zeros(4, 2, 3).as_subclass(Overriding)
+    function, args, kwargs = fastinit.delta_orthogonal_(tensor, gain=2.0)
+    assert (function, args) == (fastinit.delta_orthogonal_, ())
+    assert kwargs.pop("tensor") is tensor and kwargs == {"gain": 2.0, "generator": None}
+
+
 @every_function
 def test_subclass_overrides(name: str) -> None:
     tensor = torch.zeros(shape(name)).as_subclass(Overriding)
@@ -352,6 +359,14 @@ def arguments_of(name: str) -> list[str]:
 def test_version() -> None:
     pyproject = Path(__file__).parents[1] / "pyproject.toml"
     assert f'version = "{fastinit.__version__}"' in pyproject.read_text()
+
+
+def test_import_beside_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "1.13.1")
+    with pytest.raises(
+        ImportError, match=r"was built with torch 2\..*, and this is torch 1\.13\.1; build it with"
+    ):
+        importlib.reload(importlib.import_module("fastinit._load"))
 
 
 @pytest.mark.parametrize(
