@@ -23,8 +23,8 @@ PACKAGE = ROOT / "python" / "fastinit"
 BUILD = ROOT / "build" / "coverage"
 COUNT = "-O0 --coverage -fprofile-update=atomic"  # as setup.py has it
 
-# Percent of the lines: below it a loss is more than a few new lines that nobody tests.
-FLOORS = {"Python": 0.0, "C++": 0.0}
+# Percent of the lines, some below what was measured: less is a loss, which fails.
+FLOORS = {"Python": 96.0, "C++": 96.5}
 
 
 def build() -> None:
