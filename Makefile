@@ -9,7 +9,7 @@ VENV   ?= .venv
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench gpu-check lint format build compilers clean python-version
+.PHONY: help demo test test-long coverage bench gpu-check lint format build compilers clean python-version
 
 ifeq ($(VENV),none)
 PY    := $(PYTHON)
@@ -46,6 +46,9 @@ test: build  ## run the tests (ARGS="-k orthogonal", ...)
 
 test-long: build  ## run all tests, those included that take minutes or much memory, two at a time
 	$(PY) -m pytest tests -m "long or not long" -n 2 --dist loadgroup $(ARGS)
+
+coverage: $(READY)  ## the lines that `make test` reaches, in Python and C++, by a build of its own (docs/coverage.md)
+	$(PY) tests/measure_coverage.py $(ARGS)
 
 bench: build  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)

@@ -10,6 +10,7 @@ BuildExtension links them. The metadata is in pyproject.toml. The switches are e
   FASTINIT_CUDA_ARCHS      such as "8.0;9.0+PTX"; else TORCH_CUDA_ARCH_LIST, else CUDA_ARCHS below
   FASTINIT_DEBUG=1         -O1 -g and assertions
   FASTINIT_SANITIZE=...    with these of the compiler's sanitizers: address,undefined
+  FASTINIT_COVERAGE=1      counting which lines run, for gcov (see `make coverage`)
   FASTINIT_WERROR=1        warnings are errors
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """
@@ -80,6 +81,12 @@ if SANITIZE:
         f"-O2 -g1 -fsanitize={SANITIZE} -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer "
         "--param=asan-instrumentation-with-call-threshold=0"
     )
+COVERAGE = os.environ.get("FASTINIT_COVERAGE") == "1"
+if COVERAGE:
+    # At -O1 most of the one-line functions are gone before gcc counts lines.
+    # Atomic: gcov computes some counts as differences of others, which have to fit although threads count at once.
+    OPTIMISE = "-O0 -DNDEBUG --coverage -fprofile-update=atomic"
+INSTRUMENT = [*([f"-fsanitize={SANITIZE}"] if SANITIZE else []), *(["--coverage"] if COVERAGE else [])]
 CXX_FLAGS = [
     *shlex.split(os.environ.get("CXXFLAGS", "")),
     *f"-std=c++20 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden {OPTIMISE} {ARITHMETIC}".split(),
@@ -230,7 +237,7 @@ setuptools.setup(
             "fastinit._C",
             sources=[],
             # The static CUDA runtime stays ours: no symbol of it is seen by another library, or taken from one.
-            extra_link_args=["-Wl,--exclude-libs,ALL", *([f"-fsanitize={SANITIZE}"] if SANITIZE else [])],
+            extra_link_args=["-Wl,--exclude-libs,ALL", *INSTRUMENT],
         )
     ],
     cmdclass={"build_ext": Build.with_options(use_ninja=False)},

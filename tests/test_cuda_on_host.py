@@ -35,7 +35,10 @@ def library(tmp_path_factory):
         pytest.skip("needs a compiler that makes shared objects as Linux has them")
     output = tmp_path_factory.mktemp("cuda") / "cuda_on_host.so"
     compiler = shlex.split(os.environ.get("CXX", "g++"))
-    flags = f"-std=c++20 -O1 -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
+    given = os.environ.get("CXXFLAGS", "")
+    flags = (
+        f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
+    )
     subprocess.run(
         [*compiler, *flags, str(ROOT / "tests" / "cuda_on_host.cpp"), "-o", str(output)], check=True
     )

@@ -74,6 +74,30 @@ def test_bad_arguments(capsys, args, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a CUDA device")
+def test_no_cuda_device(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("--device", "cuda")
+    assert "torch finds no CUDA device" in capsys.readouterr().err
+
+
+def test_threads_are_set(capsys):
+    before = torch.get_num_threads()
+    try:
+        assert run("--threads", "1", "--json") == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_markdown_of_a_file(tmp_path, capsys):
+    assert run("--json") == 0
+    results = capsys.readouterr().out
+    (tmp_path / "results.json").write_text(results)
+    assert __main__.main(["demo", "--markdown", str(tmp_path / "results.json")]) == 0
+    assert capsys.readouterr().out == report.markdown(json.loads(results)) + "\n"
+
+
 def test_presets_have_gpt2s_sizes():
     sizes = {name: demo.parameters(gpt2(shape, torch.float32)) for name, shape in PRESETS.items()}
     sizes.pop("tiny")
@@ -113,6 +137,15 @@ def test_memory_is_measured():
         pytest.skip("this system does not let a process set its high-water mark back")
     assert taken == pytest.approx(2**26, rel=0.1)
     assert measure.peak_extra_bytes(lambda: None, torch.device("cpu")) < 2**21
+
+
+def test_memory_where_the_system_does_not_say(monkeypatch):
+    def refuse(*_):
+        raise OSError
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert measure.peak_extra_bytes(lambda: None, torch.device("cpu")) is None
+    assert measure.status_bytes("/no/such/file", "VmHWM") == 0
 
 
 @pytest.mark.parametrize(

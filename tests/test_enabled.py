@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import functools
 import gc
 import inspect
 import linecache
@@ -991,3 +992,26 @@ def test_intervals() -> None:
             known |= added
     assert bits_of(torch.empty(0)).numel() == 0
     assert sum(e - s for s, e in zip(intervals.starts, intervals.ends, strict=True)) == len(known)
+
+
+def test_a_report_of_parts_of_one_memory() -> None:
+    memory, model = torch.empty(6000, 4), nn.Module()
+    model.many = nn.Parameter(memory[:5000, ::2])  # in more pieces than are told apart
+    model.beside = nn.Parameter(memory[5500:])
+    model.copied = nn.Parameter(torch.empty(20, 4))
+    model.lazy = nn.UninitializedParameter()
+    with fastinit.enabled() as report:
+        init.normal_(memory[:10])
+        with torch.no_grad():
+            model.copied.copy_(memory[:20])
+        init.uniform_(model.many)
+    found = report.parameters(model)
+    assert found["many"].function == "uniform_"
+    assert found["beside"] is None and found["lazy"] is None
+    assert found["copied"].function == "Tensor.copy_" and found["copied"].source is None, "half was filled"
+
+
+def test_a_function_that_is_none_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = fastinit._enabled.prepare()
+    monkeypatch.setattr(init, "ones_", functools.partial(init.constant_, val=1.0))
+    assert everything.keys() - fastinit._enabled.prepare().keys() == {"ones_"}

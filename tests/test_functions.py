@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -117,6 +118,13 @@ class Recording(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.functions.append(func)
         return func(*args, **(kwargs or {}))
+
+
+def test_subclass_overrides_delta_orthogonal() -> None:
+    tensor = torch.zeros(4, 2, 3).as_subclass(Overriding)
+    function, args, kwargs = fastinit.delta_orthogonal_(tensor, gain=2.0)
+    assert (function, args) == (fastinit.delta_orthogonal_, ())
+    assert kwargs.pop("tensor") is tensor and kwargs == {"gain": 2.0, "generator": None}
 
 
 @every_function
@@ -353,6 +361,14 @@ def test_version() -> None:
     assert f'version = "{fastinit.__version__}"' in pyproject.read_text()
 
 
+def test_import_beside_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "1.13.1")
+    with pytest.raises(
+        ImportError, match=r"was built with torch 2\..*, and this is torch 1\.13\.1; build it with"
+    ):
+        importlib.reload(importlib.import_module("fastinit._load"))
+
+
 @pytest.mark.parametrize(
     "compiled_part, expected",
     [
@@ -369,7 +385,7 @@ def test_import_without_the_compiled_part(compiled_part: str | None, expected: s
     done = subprocess.run(
         [sys.executable, "-c", "import fastinit"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,
     )

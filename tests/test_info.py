@@ -48,6 +48,27 @@ def test_says_what_chose_the_instruction_set(variable):
     assert active["instruction_set_chosen_by"] == f"{variable}=default"
 
 
+def test_an_instruction_set_that_there_is_not():
+    package = {"PYTHONPATH": str(Path(fastinit.__file__).parents[1]), "FASTINIT_CPU_CAPABILITY": "mmx"}
+    program = "import torch, fastinit; fastinit.normal_(torch.empty(3))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | package, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert (
+        "FASTINIT_CPU_CAPABILITY=mmx cannot be had; this build on this processor offers: default"
+        in done.stderr
+    )
+
+
+def test_a_processor_without_a_name(monkeypatch):
+    def refuse(*_):
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert info.cpu_name() == os.uname().machine
+
+
 def test_text_tells_what_was_built_and_chosen():
     data = info.collect()
     data["built"] |= {"cuda_architectures": ["sm_80", "sm_90"], "cuda_toolkit": "13.0"}
