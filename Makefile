@@ -32,7 +32,7 @@ endef
 # The package is used from where it stands; the extension is built beside its Python files.
 export PYTHONPATH := $(CURDIR)/python$(addprefix :,$(PYTHONPATH))
 
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/*.h tests/*.cpp)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/native/*.h tests/native/*.cpp)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20

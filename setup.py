@@ -219,7 +219,7 @@ class Build(cpp_extension.BuildExtension):
         # -isystem: warnings from other people's headers are not ours to mend.
         system = [f"-isystem{path}" for path in [*cpp_extension.include_paths(), python_headers]]
         macros = [f'-DFASTINIT_{name}="{value}"' for name, value in defines.items()]
-        for source in sorted({*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")} - KERNELS):
+        for source in sorted({*CSRC.glob("torch/*.cpp"), *CSRC.glob("cpu/*.cpp")} - KERNELS):
             command = [*CXX, *CXX_FLAGS, *system, *macros, "-DTORCH_EXTENSION_NAME=_C"]
             jobs.append((command, source, ".".join(source.relative_to(CSRC).with_suffix("").parts)))
         for target, flags in TARGETS.items():

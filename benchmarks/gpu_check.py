@@ -265,7 +265,7 @@ def sanitize(check: Check) -> None:
     if tool is None:
         check.result["sanitizer"] = "not run: there is no compute-sanitizer"
         return
-    tests = [*PYTEST, "tests/test_cuda.py", "-x", "-k", SANITIZED]
+    tests = [*PYTEST, "tests/contract/test_cuda.py", "-x", "-k", SANITIZED]
     for name in ("racecheck", "memcheck"):
         # Without torch's pools every tensor is an allocation of its own, whose ends the tool can watch.
         check.command(
@@ -297,7 +297,9 @@ def through_ptx(check: Check) -> None:
             dirs_exist_ok=True,
         )
         options = ["-o", f"pythonpath={library}", "-k", THROUGH_PTX]
-        check.command("tests through PTX", [*PYTEST, "tests/test_cuda.py", *options], PYTHONPATH=str(library))
+        check.command(
+            "tests through PTX", [*PYTEST, "tests/contract/test_cuda.py", *options], PYTHONPATH=str(library)
+        )
 
 
 def describe_device() -> dict[str, Any]:
@@ -348,7 +350,7 @@ def main() -> int:
     check = Check(output, time.monotonic() + 60 * options.minutes, options.dry_run, result)
 
     if not options.only_rows:
-        check.command("tests of the CUDA kernels", [*PYTEST, "tests/test_cuda.py"], 150)
+        check.command("tests of the CUDA kernels", [*PYTEST, "tests/contract/test_cuda.py"], 150)
 
     result["rows"] = []
     for row in rows(device, 1024 if options.dry_run else 1):
@@ -366,7 +368,7 @@ def main() -> int:
     if not options.only_rows:
         sanitize(check)
         through_ptx(check)
-        check.command("the other tests", [*PYTEST, "tests", "--ignore=tests/test_cuda.py"])
+        check.command("the other tests", [*PYTEST, "tests", "--ignore=tests/contract/test_cuda.py"])
     check.save()
     if output is not None:
         print(f"wrote {output}")

@@ -11,9 +11,10 @@ Example:
     >>> _ = fastinit.zeros_(layer.bias)
 """
 
-from fastinit._load import version as __version__
-from fastinit._orthogonal import delta_orthogonal_
-from fastinit._report import Fill, Report
+from fastinit._load import version as __version__  # isort: skip
+from fastinit._enabled import disable, enable, enabled
+from fastinit._enabled.report import Fill, Report
+from fastinit.extra import delta_orthogonal_
 from fastinit.init import (
     _calculate_correct_fan,
     _calculate_fan_in_and_fan_out,
@@ -44,9 +45,6 @@ from fastinit.init import (
     xavier_uniform_,
     zeros_,
 )
-
-# Last: it takes the functions above as they are in this module.
-from fastinit._enabled import disable, enable, enabled  # isort: skip
 
 __all__ = [
     "Fill",

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.init import calculate_gain
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from fastinit import _ops
+from fastinit import _kernels
 from fastinit._deprecated import deprecated_alias
 from fastinit._fans import (
     FanMode,
@@ -93,7 +93,7 @@ def uniform_(
     """
     if has_torch_function_variadic(tensor):
         return handle_torch_function(uniform_, (tensor,), tensor=tensor, a=a, b=b, generator=generator)
-    _ops.uniform_(tensor, a, b, generator)
+    _kernels.uniform_(tensor, a, b, generator)
     return tensor
 
 
@@ -129,7 +129,7 @@ def normal_(
         return handle_torch_function(
             normal_, (tensor,), tensor=tensor, mean=mean, std=std, generator=generator
         )
-    _ops.normal_(tensor, mean, std, generator)
+    _kernels.normal_(tensor, mean, std, generator)
     return tensor
 
 
@@ -184,7 +184,7 @@ def trunc_normal_(
         )
     if std == 0:
         raise ZeroDivisionError(f"std must be above 0, but got {std}")
-    _ops.trunc_normal_(tensor, mean, std, a, b, generator)
+    _kernels.trunc_normal_(tensor, mean, std, a, b, generator)
     return tensor
 
 
@@ -208,7 +208,7 @@ def constant_(tensor: Tensor, val: float) -> Tensor:
     """
     if has_torch_function_variadic(tensor):
         return handle_torch_function(constant_, (tensor,), tensor=tensor, val=val)
-    _ops.fill_(tensor, val)
+    _kernels.fill_(tensor, val)
     return tensor
 
 
@@ -228,7 +228,7 @@ def ones_(tensor: Tensor) -> Tensor:
     """
     if has_torch_function_variadic(tensor):
         return handle_torch_function(ones_, (tensor,), tensor=tensor)
-    _ops.fill_(tensor, 1.0)
+    _kernels.fill_(tensor, 1.0)
     return tensor
 
 
@@ -248,7 +248,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     """
     if has_torch_function_variadic(tensor):
         return handle_torch_function(zeros_, (tensor,), tensor=tensor)
-    _ops.zero_(tensor)
+    _kernels.zero_(tensor)
     return tensor
 
 
@@ -276,7 +276,7 @@ def eye_(tensor: Tensor) -> Tensor:
         return handle_torch_function(eye_, (tensor,), tensor=tensor)
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
-    _ops.require_writable("eye_", tensor)
+    _kernels.require_writable("eye_", tensor)
     values = tensor.detach()
     values.fill_(0)  # zero_ takes dtypes whose diagonal could not be filled then
     values.diagonal().fill_(1)
@@ -321,7 +321,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
         return tensor
     groups = operator.index(groups)
     per_group = outputs // groups
-    _ops.require_writable("dirac_", tensor)
+    _kernels.require_writable("dirac_", tensor)
     values = centre = tensor.detach()
     if min(groups, per_group, inputs) > 0:
         for size in kernel:
@@ -367,7 +367,7 @@ def xavier_uniform_(
             xavier_uniform_, (tensor,), tensor=tensor, gain=gain, generator=generator
         )
     bound = SQRT_3 * xavier_std(tensor, gain)
-    _ops.uniform_(tensor, -bound, bound, generator)
+    _kernels.uniform_(tensor, -bound, bound, generator)
     return tensor
 
 
@@ -402,7 +402,7 @@ def xavier_normal_(
     """
     if has_torch_function_variadic(tensor):
         return handle_torch_function(xavier_normal_, (tensor,), tensor=tensor, gain=gain, generator=generator)
-    _ops.normal_(tensor, 0.0, xavier_std(tensor, gain), generator)
+    _kernels.normal_(tensor, 0.0, xavier_std(tensor, gain), generator)
     return tensor
 
 
@@ -454,7 +454,7 @@ def kaiming_uniform_(
         warn("Initializing zero-element tensors is a no-op")
         return tensor
     bound = SQRT_3 * kaiming_std(tensor, a, mode, nonlinearity)
-    _ops.uniform_(tensor, -bound, bound, generator)
+    _kernels.uniform_(tensor, -bound, bound, generator)
     return tensor
 
 
@@ -505,7 +505,7 @@ def kaiming_normal_(
     if 0 in tensor.shape:
         warn("Initializing zero-element tensors is a no-op")
         return tensor
-    _ops.normal_(tensor, 0.0, kaiming_std(tensor, a, mode, nonlinearity), generator)
+    _kernels.normal_(tensor, 0.0, kaiming_std(tensor, a, mode, nonlinearity), generator)
     return tensor
 
 
@@ -545,7 +545,7 @@ def orthogonal_(
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
-    _ops.orthogonal_(tensor, gain, generator)
+    _kernels.orthogonal_(tensor, gain, generator)
     return tensor
 
 
@@ -596,7 +596,7 @@ def sparse_(
     if not 0.0 <= sparsity <= 1.0:
         error = OverflowError if abs(sparsity) == math.inf else ValueError
         raise error(f"sparsity must be between 0 and 1, but got {sparsity}")
-    _ops.sparse_(tensor, sparsity, std, generator)
+    _kernels.sparse_(tensor, sparsity, std, generator)
     return tensor
 
 

@@ -24,15 +24,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import differences as known
 from differential import both, check_promises, differences
-from fills import FILLS, bits_of, threads
+from fills import FILLS, bits_of, next_key, run_together, threads
 from strategies import EMPTY, GUARD, Case, Recipe, cases, recipes
-from test_keys import next_key
-from test_threads import run_together
 from testing import FUNCTIONS
 
 FIXED = os.environ.get("FASTINIT_FUZZ") != "random"
 FEW, MANY = 60, 1500  # cases for each function
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -122,7 +120,9 @@ def test_difference_still_occurs(row: known.Difference) -> None:
 
 def test_list_in_the_documentation() -> None:
     text = (ROOT / "docs" / "differences.md").read_text()
-    assert known.table() in text, "docs/differences.md is not what `python tests/differences.py` prints"
+    assert known.table() in text, (
+        "docs/differences.md is not what `python tests/support/differences.py` prints"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------

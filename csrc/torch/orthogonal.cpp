@@ -24,7 +24,7 @@
 // C. Puglisi: "Modification of the Householder method based on the compact WY representation", SIAM J. Sci. Stat.
 //   Comput. 13 (1992), for T as an inverse.
 // F. Mezzadri: "How to generate random matrices from the classical compact groups", Notices of the AMS 54 (2007).
-#include "orthogonal.h"
+#include "torch/orthogonal.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 import setuptools
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARCHITECTURE = "90"
 
 # Registers that leave room for half of the threads an H100 holds; a sparse fill keeps more at hand, and holds a third.

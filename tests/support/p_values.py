@@ -1,4 +1,4 @@
-"""The table in docs/statistics.md: python tests/p_values.py FILE, with a file that FASTINIT_P_VALUES=FILE has made."""
+"""The table in docs/statistics.md: python tests/support/p_values.py FILE, with a file that FASTINIT_P_VALUES=FILE has made."""
 
 import json
 import sys

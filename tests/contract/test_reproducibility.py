@@ -1,7 +1,7 @@
 """Values never change by accident: what each function fills from a seed, as hashes in tests/vectors/values.txt.
 
 Within a major version nothing may change them (before 1.0, within a minor one). After a deliberate change, with the new
-version in pyproject.toml, `python tests/test_reproducibility.py` writes the file anew.
+version in pyproject.toml, `python tests/contract/test_reproducibility.py` writes the file anew.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import fastinit
 from fastinit import _C
 from fills import CAPABILITIES, COMPLEX, REAL, bits_of, capability, threads
 
-VALUES = Path(__file__).parent / "vectors" / "values.txt"
+VALUES = Path(__file__).parents[1] / "vectors" / "values.txt"
 INFINITY = math.inf
 SEEDS = (0, 2**63 + 11)
 

@@ -357,7 +357,7 @@ def arguments_of(name: str) -> list[str]:
 
 
 def test_version() -> None:
-    pyproject = Path(__file__).parents[1] / "pyproject.toml"
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
     assert f'version = "{fastinit.__version__}"' in pyproject.read_text()
 
 

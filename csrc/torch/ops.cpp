@@ -17,8 +17,8 @@
 
 #include "core/distributions.h"
 #include "core/floating_point.h"
-#include "orthogonal.h"
-#include "tensors.h"
+#include "torch/orthogonal.h"
+#include "torch/tensors.h"
 
 namespace fastinit {
 namespace {

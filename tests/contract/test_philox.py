@@ -17,7 +17,7 @@ from fills import KEY, Fill, threads
 
 VECTORS = [
     [int(word, 16) for word in line.split()]
-    for line in (Path(__file__).parent / "vectors" / "philox.txt").read_text().splitlines()
+    for line in (Path(__file__).parents[1] / "vectors" / "philox.txt").read_text().splitlines()
     if not line.startswith("#")
 ]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fastinit
-from fills import CASES, FILLS, Fill, assert_same, threads
+from fills import CASES, FILLS, Fill, assert_same, run_together, threads
 
 every_case = pytest.mark.parametrize(("name", "dtype"), CASES, ids=[f"{n}-{d}" for n, d in CASES])
 
@@ -50,27 +50,6 @@ def test_number_of_threads_beyond_the_caches() -> None:
         for count in (1, 3, 7):
             with threads(count):
                 assert_same(fill.new(elements), expected, f"{count} threads")
-
-
-def run_together(*jobs: Callable[[], None]) -> None:
-    """Each job in a Python thread of its own, all started at the same moment; the first error is raised."""
-    barrier = threading.Barrier(len(jobs))
-    errors: list[BaseException] = []
-
-    def run(job: Callable[[], None]) -> None:
-        barrier.wait()
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-
-    running = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    for error in errors:
-        raise error
 
 
 def test_python_threads_with_their_own_generators() -> None:

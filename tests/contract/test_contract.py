@@ -1,4 +1,4 @@
-"""The contract, clause by clause: C2 to C6 against tests/reference.py, and what a value must not depend on (C2, C8):
+"""The contract, clause by clause: C2 to C6 against tests/support/reference.py, and what a value must not depend on (C2, C8):
 the instruction set, the place in memory, the layout, the dtype, the state of the floating-point unit."""
 
 import ctypes

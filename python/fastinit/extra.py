@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from fastinit import _ops
+from fastinit import _kernels
 
 
 def delta_orthogonal_(
@@ -52,10 +52,10 @@ def delta_orthogonal_(
         )
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
-    _ops.require_writable("delta_orthogonal_", tensor)
+    _kernels.require_writable("delta_orthogonal_", tensor)
     # The matrix first: should an argument be wrong, nothing has been written yet.
     matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
-    _ops.orthogonal_(matrix, gain, generator)
+    _kernels.orthogonal_(matrix, gain, generator)
     values = centre = tensor.detach()
     for size in field:
         centre = centre.select(2, (size - 1) // 2)

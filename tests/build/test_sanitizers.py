@@ -15,8 +15,8 @@ import pytest
 
 import fastinit
 
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests"
 BUILD = ROOT / "build" / "sanitized"
 PACKAGE = Path(fastinit.__file__).parent
 
@@ -81,7 +81,7 @@ def test_address_and_undefined_behaviour(sanitized: Path) -> None:
         "-k",
         f"not ({LEFT_OUT})",
     ]
-    files = [str(TESTS / f"test_{name}.py") for name in FILES]
+    files = [str(path) for name in FILES for path in TESTS.glob(f"*/test_{name}.py")]
     done = subprocess.run(
         [*command, *files], cwd=ROOT, env=environment(sanitized), capture_output=True, text=True
     )
@@ -142,7 +142,11 @@ def test_threads(tmp_path: Path) -> None:
         avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512cd"]
         targets |= {"avx2": avx2, "avx512": [*avx2, *avx512]}
     csrc = ROOT / "csrc"
-    jobs = [(TESTS / "concurrent_fills.cpp", []), (csrc / "cpu/fill.cpp", []), (csrc / "cpu/matrix.cpp", [])]
+    jobs = [
+        (TESTS / "native" / "concurrent_fills.cpp", []),
+        (csrc / "cpu/fill.cpp", []),
+        (csrc / "cpu/matrix.cpp", []),
+    ]
     for target, extra in targets.items():
         for source in ("kernels", "matrix_kernels"):
             jobs.append((csrc / "cpu" / f"{source}.cpp", [f"-DFASTINIT_TARGET={target}", *extra]))

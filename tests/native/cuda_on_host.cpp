@@ -1,4 +1,4 @@
-// The GPU's loops (csrc/cuda/kernels.h) on the CPU: tests/test_cuda_on_host.py compiles this and compares what it
+// The GPU's loops (csrc/cuda/kernels.h) on the CPU: tests/contract/test_cuda_on_host.py compiles this and compares what it
 // writes with the CPU's fills. Thread after thread, warp after warp; what the GPU does at the same time, in turn.
 #include <string>
 

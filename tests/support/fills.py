@@ -1,6 +1,7 @@
 """What the tests of the contract share: the fills, by key and by generator, and how their results are compared."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -107,3 +108,29 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(previous)
+
+
+def next_key(generator: torch.Generator) -> int:
+    """The next 64 bits of a generator, by torch's own means."""
+    return int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=generator)) % 2**64
+
+
+def run_together(*jobs: Callable[[], None]) -> None:
+    """Each job in a Python thread of its own, all started at the same moment; the first error is raised."""
+    barrier = threading.Barrier(len(jobs))
+    errors: list[BaseException] = []
+
+    def run(job: Callable[[], None]) -> None:
+        barrier.wait()
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    for error in errors:
+        raise error

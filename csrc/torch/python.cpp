@@ -13,7 +13,7 @@
 #include "core/elementary.h"
 #include "core/philox.h"
 #include "cpu/fill.h"
-#include "tensors.h"
+#include "torch/tensors.h"
 
 namespace fastinit {
 namespace {

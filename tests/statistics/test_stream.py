@@ -20,7 +20,7 @@ from fills import KEY, Fill
 from goodness import Check
 from reference import bits
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMPILER = shlex.split(os.environ.get("CXX", "g++"))
 FLAGS = f"-std=c++20 -O3 -march=native -Wall -Wextra -Werror -I{ROOT / 'csrc'}".split()
 ORDERS = ("index", "keys", "low")
@@ -34,7 +34,7 @@ Build = Callable[..., Path]
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def compile_program(name: str, *libraries: str) -> Path:
         output = tmp_path_factory.mktemp("programs") / name
-        source = ROOT / "tests" / f"{name}.cpp"
+        source = ROOT / "tests" / "native" / f"{name}.cpp"
         subprocess.run([*COMPILER, *FLAGS, str(source), "-o", str(output), *libraries], check=True)
         return output
 

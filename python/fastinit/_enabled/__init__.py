@@ -32,11 +32,10 @@ from torch.overrides import (
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-import fastinit
 from fastinit import init
-from fastinit._orthogonal import delta_orthogonal_
-from fastinit._report import Report
+from fastinit._enabled.report import Report
 from fastinit._warn import passed_over
+from fastinit.extra import delta_orthogonal_
 
 NAMES = tuple(name for name in init.__all__ if name.endswith("_"))
 passed_over.add(__file__)
@@ -93,7 +92,7 @@ def substitute(name: str, function: FunctionType) -> CodeType:
 
 def prepare() -> dict[str, Function]:
     found = {}
-    ours = {name: getattr(fastinit, name) for name in NAMES}
+    ours = {name: getattr(init, name) for name in NAMES}
     copies = {name: copy_of(function) for name, function in ours.items()}
     copies["delta_orthogonal_"] = copy_of(delta_orthogonal_)  # type: ignore[arg-type]
     publics = {name: getattr(nn.init, name) for name in NAMES}
@@ -330,7 +329,7 @@ def record(
 
 # ---- strict ------------------------------------------------------------------------------------------------
 
-PACKAGES = tuple(f"{Path(module.__file__ or '').parent}/" for module in (torch, fastinit))
+PACKAGES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/")
 FACTORIES = ("rand", "normal", "bernoulli", "multinomial", "poisson", "binomial")
 
 

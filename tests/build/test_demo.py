@@ -17,7 +17,7 @@ from fastinit import __main__, demo
 from fastinit.demo import measure, report, theory
 from fastinit.demo.model import PRESETS, gpt2
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RANDOM = {
     "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_",
     "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_",

@@ -2,7 +2,7 @@
 runs it on the CPU, thread after thread. Every value must be the CPU's, and nothing else may be written.
 
 What this does not show: that threads at the same time do the same, and the few instructions of lanes_thread.h that only
-a GPU has. tests/test_cuda.py does, where there is one.
+a GPU has. tests/contract/test_cuda.py does, where there is one.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ import torch
 from fills import COMPLEX, FILLS, KEY, REAL, Fill, assert_same, bits_of
 from reference import bits
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARITHMETIC = "-fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math"  # as setup.py has it
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
 
@@ -40,7 +40,8 @@ def library(tmp_path_factory):
         f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
     )
     subprocess.run(
-        [*compiler, *flags, str(ROOT / "tests" / "cuda_on_host.cpp"), "-o", str(output)], check=True
+        [*compiler, *flags, str(ROOT / "tests" / "native" / "cuda_on_host.cpp"), "-o", str(output)],
+        check=True,
     )
     return ctypes.CDLL(str(output))
 

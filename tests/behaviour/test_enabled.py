@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_parity import BETTER, PARAMETERS, STRICTER, TENSORS, check_same
 from torch import nn
 from torch.nn import init
 from torch.nn import init as alias
@@ -41,7 +42,6 @@ from torch.nn.init import (
 
 import fastinit
 from fills import assert_same, bits_of, int64
-from test_parity import BETTER, PARAMETERS, STRICTER, TENSORS, check_same
 from testing import FIXED, FUNCTIONS, RANDOM, arguments, observe, shape, untouched
 
 NAMED = (uniform_, normal_, trunc_normal_, xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_)
@@ -974,14 +974,14 @@ def test_tied_weights() -> None:
 
 
 def test_the_document() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "enabled.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "enabled.md").read_text()
     (example,) = re.findall(r"```python\n(>>> .*?)```", text, re.DOTALL)
     test = doctest.DocTestParser().get_doctest(example, {}, "docs/enabled.md", None, None)
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_intervals() -> None:
-    from fastinit._report import Intervals
+    from fastinit._enabled.report import Intervals
 
     known, intervals = set(), Intervals()
     g = torch.Generator().manual_seed(0)

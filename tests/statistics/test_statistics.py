@@ -38,7 +38,7 @@ from goodness import (
 )
 from p_values import markdown
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 inf = math.inf
 BILLION = 15 << 26  # 1.007e9
 CHUNK = 1 << 26

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fastinit
-from fills import COMPLEX, FILLS, REAL, Fill, assert_same, int64, threads
+from fills import COMPLEX, FILLS, REAL, Fill, assert_same, int64, next_key, threads
 from testing import untouched
 
 inf, nan = math.inf, math.nan
@@ -27,11 +27,6 @@ def one_thread() -> Iterator[None]:
 ORTHOGONAL = Fill("orthogonal_", (1.5,), matrix=True)
 ALL = {**FILLS, "orthogonal": ORTHOGONAL}
 every_fill = pytest.mark.parametrize("name", ALL)
-
-
-def next_key(generator: torch.Generator) -> int:
-    """The next 64 bits of a generator, by torch's own means."""
-    return int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=generator)) % 2**64
 
 
 def seeded(seed: int = 11) -> torch.Generator:

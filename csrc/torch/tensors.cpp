@@ -1,4 +1,4 @@
-#include "tensors.h"
+#include "torch/tensors.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "tensors.h"
+#include "torch/tensors.h"
 
 namespace fastinit {
 
