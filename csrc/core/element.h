@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/macros.h"
 
@@ -90,5 +91,42 @@ FASTINIT_INLINE float widen(Half x) {
 
 FASTINIT_INLINE float widen(float x) { return x; }
 FASTINIT_INLINE double widen(double x) { return x; }
+
+// Calls f(T()), with the T of this dtype among those whose arithmetic is R.
+template <class R, class F>
+inline __attribute__((always_inline)) auto with_type(DType dtype, const F& f) {
+  if constexpr (sizeof(R) == sizeof(double)) {
+    return f(double());
+  } else {
+    return dtype == DType::f16 ? f(Half()) : dtype == DType::bf16 ? f(BFloat16()) : f(float());
+  }
+}
+
+// The largest number of T below x, which is one itself.
+template <class T>
+typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
+  using B =
+      std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+  constexpr B sign = static_cast<B>(B{1} << (8 * sizeof(T) - 1));
+  B bits = bit_cast<B>(round_to<T>(x));
+  if (bits == 0) bits = sign;  // below +0 as below -0
+  bits = static_cast<B>((bits & sign) != 0 ? bits + 1 : bits - 1);
+  return widen(bit_cast<T>(bits));
+}
+
+// The largest number of T that is x or less; minus infinity where there is none.
+template <class T>
+double round_down(double x) {
+  using R = typename ArithmeticOf<T>::type;
+  const R nearest = widen(round_to<T>(static_cast<R>(x)));
+  return nearest > x ? below<T>(nearest) : nearest;
+}
+
+inline double round_down(DType dtype, double x) {
+  if (dtype == DType::f64) return x;
+  return with_type<float>(dtype, [&](auto t) { return round_down<decltype(t)>(x); });
+}
+// The smallest number of the dtype that is x or more; infinity where there is none.
+inline double round_up(DType dtype, double x) { return -round_down(dtype, -x); }
 
 }  // namespace fastinit

@@ -36,7 +36,7 @@ struct TruncatedNormal {
   // exponential: x = origin + step * e, (z - rate) = shift + width * e, e = -2 ln(u)
   R origin, step, shift, width, twice_peak;
 
-  static TruncatedNormal make(double mean, double std, double lower, double upper);
+  static TruncatedNormal make(double mean, double std, double lower, double upper, DType dtype);
 
   // Draws a pair of elements. `coin` is not looked at by the normal proposal.
   template <class L, Proposal P>
@@ -86,7 +86,8 @@ inline double mills_ratio(double x) {
 // Everything is decided from the parameters as the arithmetic sees them, rounded to R: an interval that is
 // a single value there is that value, and the acceptance estimated here is the one that will be met.
 template <class R>
-TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lower, double upper) {
+TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lower, double upper,
+                                            [[maybe_unused]] DType dtype) {
   TruncatedNormal d{};
   d.mean = static_cast<R>(mean);
   d.std = static_cast<R>(std);

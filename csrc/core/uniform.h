@@ -1,8 +1,6 @@
 // Uniform distribution on [a, b) (contract C3).
 #pragma once
 
-#include <type_traits>
-
 #include "core/stream.h"
 
 namespace fastinit {
@@ -15,18 +13,6 @@ FASTINIT_INLINE typename L::F32 unit(typename L::U32 bits) {
 template <class L>
 FASTINIT_INLINE typename L::F64 unit(typename L::U64 bits) {
   return signed_to_real(shift_right<11>(bits)) * typename L::F64(0x1p-53);
-}
-
-// The largest value of T below x.
-template <class T>
-typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
-  using B =
-      std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
-  constexpr B sign = static_cast<B>(B{1} << (8 * sizeof(T) - 1));
-  B bits = bit_cast<B>(round_to<T>(x));
-  if (bits == 0) bits = sign;  // below +0 as below -0
-  bits = static_cast<B>((bits & sign) != 0 ? bits + 1 : bits - 1);
-  return widen(bit_cast<T>(bits));
 }
 
 template <class R>
@@ -58,11 +44,7 @@ Uniform<R> Uniform<R>::make(double a, double b, DType dtype) {
     const R lowest = widen(round_to<T>(d.a));
     return lowest == widen(round_to<T>(upper)) ? lowest : below<T>(upper);
   };
-  if constexpr (sizeof(R) == sizeof(double)) {
-    d.top = top(double());
-  } else {
-    d.top = dtype == DType::f16 ? top(Half()) : dtype == DType::bf16 ? top(BFloat16()) : top(float());
-  }
+  d.top = with_type<R>(dtype, top);
   return d;
 }
 

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "core/distributions.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 
@@ -56,17 +55,17 @@ std::atomic<int>& active_storage() {
   return storage;
 }
 
-template <class D>
-void fill_range(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
+FillPart fill_part(const Fill& f) {
+  const size_t alternative = f.distribution.index();
   switch (active()) {
 #if defined(__x86_64__)
     case Capability::avx512:
-      return avx512::fill(f, begin, end, streaming);
+      return avx512::fill_part(alternative, f.dtype);
     case Capability::avx2:
-      return avx2::fill(f, begin, end, streaming);
+      return avx2::fill_part(alternative, f.dtype);
 #endif
     default:
-      return baseline::fill(f, begin, end, streaming);
+      return baseline::fill_part(alternative, f.dtype);
   }
 }
 
@@ -120,28 +119,28 @@ Capability set_active(Capability capability) {
   return static_cast<Capability>(active_storage().exchange(static_cast<int>(capability)));
 }
 
-template <class D>
-void fill(const Fill<D>& f) {
-  struct Context {
-    const Fill<D>& f;
-    int64_t elements;
-    bool streaming;
-  };
+void fill(const Fill& f) {
   const int64_t elements = f.region.elements();
   if (elements == 0) return;
   const int64_t element_size = f.dtype == DType::f64 ? 8 : f.dtype == DType::f32 ? 4 : 2;
-  Context context{f, elements, elements * element_size >= streaming_bytes};
+  struct Context {
+    Job job;
+    FillPart fill_part;
+    int64_t elements;
+  };
+  const void* const distribution =
+      std::visit([](const auto& d) { return static_cast<const void*>(&d); }, f.distribution);
+  Context context{{f.region, f.data, f.key, distribution, elements * element_size >= streaming_bytes},
+                  fill_part(f),
+                  elements};
   const auto part = [](int64_t begin, int64_t end, void* p) {
     const Context& c = *static_cast<const Context*>(p);
-    fill_range(c.f, begin * unit, std::min(end * unit, c.elements), c.streaming);
+    c.fill_part(c.job, begin * unit, std::min(end * unit, c.elements));
   };
   if (f.region.dims == 1 && f.region.strides[0] == 1) ask_for_huge_pages(f.data, elements * element_size);
   const int64_t units = (elements + unit - 1) / unit;
   if (units <= units_per_thread) return part(0, units, &context);
   parallel_for(0, units, units_per_thread, part, &context);
 }
-
-#define FASTINIT_INSTANTIATE(DISTRIBUTION) template void fill(const Fill<DISTRIBUTION>&);
-FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
 
 }  // namespace fastinit::cpu

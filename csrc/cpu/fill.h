@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/region.h"
+#include "core/fill.h"
 
 namespace fastinit::cpu {
 
@@ -20,7 +20,6 @@ Capability active();
 // Overrides active(); for tests. Returns the previous one.
 Capability set_active(Capability capability);
 
-template <class Distribution>
-void fill(const Fill<Distribution>& f);
+void fill(const Fill& f);
 
 }  // namespace fastinit::cpu

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "core/distributions.h"
+#include "core/fill.h"
 #include "core/floating_point.h"
 
 #if defined(__AVX512F__)
@@ -592,8 +592,9 @@ struct Tile {
 };
 
 template <class T, class D>
-void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
+void fill_region(const cpu::Job& f, const D& distribution, int64_t begin, int64_t end) {
   const Region& region = f.region;
+  const bool streaming = f.streaming;
   T* const data = static_cast<T*>(f.data);
   const int inner = region.dims - 1;
   const int64_t width = region.sizes[inner], stride = region.strides[inner];
@@ -608,14 +609,14 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
   for (int d = 0; d < region.dims; ++d)
     last += static_cast<uint64_t>((region.sizes[d] - 1) * region.index_strides[d]);
   const Keys keys(f.key);
-  Window<T, D> window(keys, f.distribution, last);
+  Window<T, D> window(keys, distribution, last);
 
   // Columns from .. to - 1 of a row.
   const auto fill_row = [&](const Rows& row, int64_t from, int64_t to) {
     T* const p = data + row.memory + from * stride;
     const uint64_t index = region.first_index + row.index + static_cast<uint64_t>(from * index_stride);
     if (direct) {
-      fill_run(p, index, to - from, keys, f.distribution, streaming);
+      fill_run(p, index, to - from, keys, distribution, streaming);
     } else if (consecutive) {
       window.scatter(p, stride, index, to - from);
     } else {
@@ -642,9 +643,9 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
         const int64_t here = rows - r < most_rows ? rows - r : most_rows;
         const uint64_t index = first + static_cast<uint64_t>(r * index_down + c);
         if (one_run) {
-          fill_run(tile.values, index, here * width, keys, f.distribution, false);
+          fill_run(tile.values, index, here * width, keys, distribution, false);
         } else {
-          fill_block(tile.values, pitch, index, index_down, columns, here, keys, f.distribution);
+          fill_block(tile.values, pitch, index, index_down, columns, here, keys, distribution);
         }
         T* p = data + row.memory + r * down + c * stride;
         for (int64_t k = 0; k < columns; ++k, p += stride) {
@@ -674,28 +675,32 @@ void fill_region(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
   }
 }
 
-}  // namespace
-
-template <class D>
-void fill(const Fill<D>& f, int64_t begin, int64_t end, bool streaming) {
+template <class T, class D>
+void fill_part(const cpu::Job& job, int64_t begin, int64_t end) {
   const DefaultFloatingPoint guard;
-  if constexpr (std::is_same_v<typename D::Arithmetic, double>) {
-    fill_region<double>(f, begin, end, streaming);
-  } else if (f.dtype == DType::f32) {
-    fill_region<float>(f, begin, end, streaming);
-  } else if (f.dtype == DType::f16) {
-    fill_region<Half>(f, begin, end, streaming);
-  } else {
-    fill_region<BFloat16>(f, begin, end, streaming);
-  }
+  fill_region<T>(job, *static_cast<const D*>(job.distribution), begin, end);
 #if defined(__x86_64__)
-  if (streaming) _mm_sfence();
+  if (job.streaming) _mm_sfence();
 #endif
 }
 
-#define FASTINIT_INSTANTIATE(DISTRIBUTION) \
-  template void fill(const Fill<DISTRIBUTION>&, int64_t, int64_t, bool);
-FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
+template <class D>
+cpu::FillPart fill_part(DType dtype) {
+  return with_type<typename D::Arithmetic>(dtype,
+                                           [](auto t) -> cpu::FillPart { return fill_part<decltype(t), D>; });
+}
+
+template <class... D>
+cpu::FillPart fill_part(const std::variant<D...>*, size_t alternative, DType dtype) {
+  static constexpr cpu::FillPart (*choices[])(DType) = {fill_part<D>...};
+  return choices[alternative](dtype);
+}
+
+}  // namespace
+
+cpu::FillPart fill_part(size_t alternative, DType dtype) {
+  return fill_part(static_cast<const Distribution*>(nullptr), alternative, dtype);
+}
 
 }  // namespace FASTINIT_TARGET
 }  // namespace fastinit

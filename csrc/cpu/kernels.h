@@ -1,15 +1,30 @@
 // The loops of cpu/kernels.cpp, compiled once per instruction set.
 #pragma once
 
-#include "core/region.h"
+#include <cstddef>
+
+#include "core/fill.h"
 
 namespace fastinit {
+namespace cpu {
 
-#define FASTINIT_DECLARE(TARGET)                                                      \
-  namespace TARGET {                                                                  \
-  /* Fills elements begin .. end - 1 of the region. `streaming`: past the caches. */  \
-  template <class Distribution>                                                       \
-  void fill(const Fill<Distribution>& f, int64_t begin, int64_t end, bool streaming); \
+// A fill as the loops take it: with the alternative, not the variant, whose functions all instruction sets would share.
+struct Job {
+  const Region& region;
+  void* data;
+  Key key;
+  const void* distribution;
+  bool streaming;  // past the caches
+};
+// Fills elements begin .. end - 1 of the region.
+using FillPart = void (*)(const Job& job, int64_t begin, int64_t end);
+
+}  // namespace cpu
+
+// The loop for this alternative of Distribution and this dtype.
+#define FASTINIT_DECLARE(TARGET)                            \
+  namespace TARGET {                                        \
+  cpu::FillPart fill_part(size_t alternative, DType dtype); \
   }
 FASTINIT_DECLARE(baseline)
 #if defined(__x86_64__)

@@ -120,16 +120,20 @@ class OnDevice {
 template <class D>
 class Launcher {
  public:
-  Launcher(const Fill<D>& f, const uint64_t* device_key, Queue queue)
-      : f_(f), device_key_(device_key), queue_(queue), on_device_(queue.device) {}
+  Launcher(const D& distribution, Key key, const uint64_t* device_key, Queue queue)
+      : distribution_(distribution),
+        key_(key),
+        device_key_(device_key),
+        queue_(queue),
+        on_device_(queue.device) {}
 
   // `most` thread blocks of `kernel`, but no more than the device holds at a time. `rest`: what it takes besides map,
   // keys and distribution.
   template <auto kernel, uint32_t threads = cuda::threads, class Map, class... Rest>
   void launch(const Map& map, uint32_t most, Rest... rest) const {
     const uint32_t blocks = std::min(most, resident_blocks<kernel, threads>());
-    kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(queue_.stream)>>>(map, f_.key, device_key_,
-                                                                             f_.distribution, rest...);
+    kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(queue_.stream)>>>(map, key_, device_key_,
+                                                                             distribution_, rest...);
     check(cudaGetLastError());
   }
 
@@ -154,7 +158,7 @@ class Launcher {
   void check(cudaError_t status) const {
     if (status == cudaSuccess) return;
     std::string message =
-        std::string("fastinit.") + op(f_.distribution) + ": CUDA: " + cudaGetErrorString(status);
+        std::string("fastinit.") + op(distribution_) + ": CUDA: " + cudaGetErrorString(status);
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
         status == cudaErrorUnsupportedPtxVersion) {
       int major = 0, minor = 0;
@@ -167,7 +171,8 @@ class Launcher {
     throw std::runtime_error(message);
   }
 
-  const Fill<D>& f_;
+  const D& distribution_;
+  Key key_;
   const uint64_t* device_key_;
   Queue queue_;
   OnDevice on_device_;
@@ -208,29 +213,20 @@ bool capturing(Queue queue) {
   return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
 }
 
-template <class D>
-void fill(const Fill<D>& f, const uint64_t* device_key, Queue queue) {
+void fill(const Fill& f, const uint64_t* device_key, Queue queue) {
   if (f.region.elements() == 0) return;
-  const Launcher<D> launcher(f, device_key, queue);
-  const auto fill_values = [&](auto* data) {
-    using T = std::remove_pointer_t<decltype(data)>;
-    constexpr int blocks = blocks_of_pack<T, D>;
-    for_each_map<T, blocks>(f.region, data,
-                            [&](const auto& map) { fill_map(map, f.distribution, launcher); });
-  };
-  if constexpr (std::is_same_v<typename D::Arithmetic, double>) {
-    fill_values(static_cast<double*>(f.data));
-  } else if (f.dtype == DType::f32) {
-    fill_values(static_cast<float*>(f.data));
-  } else if (f.dtype == DType::f16) {
-    fill_values(static_cast<Half*>(f.data));
-  } else {
-    fill_values(static_cast<BFloat16*>(f.data));
-  }
+  std::visit(
+      [&](const auto& d) {
+        using D = std::remove_cvref_t<decltype(d)>;
+        const Launcher<D> launcher(d, f.key, device_key, queue);
+        with_type<typename D::Arithmetic>(f.dtype, [&](auto t) {
+          using T = decltype(t);
+          constexpr int blocks = blocks_of_pack<T, D>;
+          for_each_map<T, blocks>(f.region, static_cast<T*>(f.data),
+                                  [&](const auto& map) { fill_map(map, d, launcher); });
+        });
+      },
+      f.distribution);
 }
-
-#define FASTINIT_INSTANTIATE(DISTRIBUTION) \
-  template void fill(const Fill<DISTRIBUTION>&, const uint64_t*, Queue);
-FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
 
 }  // namespace fastinit::cuda

@@ -1,7 +1,7 @@
 // Filling on an NVIDIA GPU: one kernel a fill.
 #pragma once
 
-#include "core/region.h"
+#include "core/fill.h"
 
 namespace fastinit::cuda {
 
@@ -16,7 +16,6 @@ bool capturing(Queue queue);
 
 // `device_key`, if not null, is where the device finds the key; f.key counts otherwise. Does not wait for the
 // device. Throws std::runtime_error where the launch fails.
-template <class Distribution>
-void fill(const Fill<Distribution>& f, const uint64_t* device_key, Queue queue);
+void fill(const Fill& f, const uint64_t* device_key, Queue queue);
 
 }  // namespace fastinit::cuda

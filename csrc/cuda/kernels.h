@@ -7,8 +7,7 @@
 #include <numeric>
 #include <type_traits>
 
-#include "core/distributions.h"
-#include "core/region.h"
+#include "core/fill.h"
 #include "cuda/lanes_thread.h"
 
 namespace fastinit::cuda {

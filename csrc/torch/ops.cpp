@@ -15,7 +15,7 @@
 #include <optional>
 #include <type_traits>
 
-#include "core/distributions.h"
+#include "core/fill.h"
 #include "core/floating_point.h"
 #include "torch/orthogonal.h"
 #include "torch/tensors.h"
@@ -64,9 +64,7 @@ struct UniformOp {
   }
   template <class R>
   void run(const Tensor& self, const TensorKey& key) const {
-    const auto t = c10::toRealValueType(self.scalar_type());
-    const DType dtype = t == at::kHalf ? DType::f16 : t == at::kBFloat16 ? DType::bf16 : DType::f32;
-    fill(self, key, Uniform<R>::make(a, b, dtype));
+    fill(self, key, Uniform<R>::make(a, b, dtype_of(self)));
   }
 };
 
@@ -107,7 +105,7 @@ struct TruncatedNormalOp {
     const double limit = highest(self);
     const double lower = std::isinf(a) ? a : std::max(a, -limit),
                  upper = std::isinf(b) ? b : std::min(b, limit);
-    fill(self, key, TruncatedNormal<R>::make(mean, std, lower, upper));
+    fill(self, key, TruncatedNormal<R>::make(mean, std, lower, upper, dtype_of(self)));
   }
 };
 

@@ -14,7 +14,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/distributions.h"
 #include "cpu/fill.h"
 #if defined(FASTINIT_WITH_CUDA)
 #include "cuda/fill.h"
@@ -73,20 +72,6 @@ bool has_memory(const at::Tensor& self) {
   return static_cast<size_t>(last + 1) * self.itemsize() <= self.storage().nbytes();
 }
 
-DType dtype_of(const at::Tensor& self) {
-  switch (self.scalar_type()) {
-    case at::kDouble:
-    case at::kComplexDouble:
-      return DType::f64;
-    case at::kHalf:
-      return DType::f16;
-    case at::kBFloat16:
-      return DType::bf16;
-    default:
-      return DType::f32;
-  }
-}
-
 #if defined(FASTINIT_WITH_CUDA)
 cuda::Queue current_queue(const at::Device& device) {
   const c10::impl::VirtualGuardImpl guard(device.type());
@@ -130,6 +115,20 @@ Pin::~Pin() {
   if (--found->second.count == 0) {
     storage->set_resizable(found->second.resizable);
     pins.states.erase(found);
+  }
+}
+
+DType dtype_of(const at::Tensor& self) {
+  switch (self.scalar_type()) {
+    case at::kDouble:
+    case at::kComplexDouble:
+      return DType::f64;
+    case at::kHalf:
+      return DType::f16;
+    case at::kBFloat16:
+      return DType::bf16;
+    default:
+      return DType::f32;
   }
 }
 
@@ -217,13 +216,11 @@ Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides) {
   return region;
 }
 
-template <class Distribution>
 void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution,
           uint64_t first_index) {
   if (self.is_complex()) return fill(at::view_as_real(self), key, distribution, 2 * first_index);
   if (self.numel() == 0) return;
-  Fill<Distribution> f{region_of(self.sizes(), self.strides()), self.data_ptr(), dtype_of(self), key.host,
-                       distribution};
+  Fill f{region_of(self.sizes(), self.strides()), self.data_ptr(), dtype_of(self), key.host, distribution};
   f.region.first_index = first_index;
   if (self.is_cpu()) return cpu::fill(f);
 #if defined(FASTINIT_WITH_CUDA)
@@ -235,9 +232,5 @@ void fill(const at::Tensor& self, const TensorKey& key, const Distribution& dist
   TORCH_CHECK(false, "unreachable: no kernels for ", self.device());
 #endif
 }
-
-#define FASTINIT_INSTANTIATE(DISTRIBUTION) \
-  template void fill(const at::Tensor&, const TensorKey&, const DISTRIBUTION&, uint64_t);
-FASTINIT_FOR_EACH_DISTRIBUTION(FASTINIT_INSTANTIATE)
 
 }  // namespace fastinit

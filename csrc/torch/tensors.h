@@ -7,7 +7,7 @@
 
 #include <optional>
 
-#include "core/region.h"
+#include "core/fill.h"
 
 namespace fastinit {
 
@@ -38,7 +38,6 @@ void check_fillable(const char* op, const at::Tensor& self, const KeySource& sou
 Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides);
 
 // Fills the tensor, whose real dtype is of the distribution's arithmetic, on its device.
-template <class Distribution>
 void fill(const at::Tensor& self, const TensorKey& key, const Distribution& distribution,
           uint64_t first_index = 0);
 
@@ -57,6 +56,9 @@ class Pin {
  private:
   c10::Storage storage_;
 };
+
+// The dtype of the elements, or of their real and imaginary parts.
+DType dtype_of(const at::Tensor& self);
 
 // True for float64 and complex128: the dtypes whose arithmetic is float64.
 bool uses_double(const at::Tensor& self);

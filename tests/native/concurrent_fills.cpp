@@ -6,7 +6,6 @@
 #include <thread>
 #include <vector>
 
-#include "core/distributions.h"
 #include "cpu/fill.h"
 #include "cpu/matrix.h"
 #include "cpu/parallel.h"
@@ -54,10 +53,10 @@ template <class T, class D>
 void fill_again(const D& distribution, DType dtype, uint64_t key, bool transposed) {
   std::vector<T> first(rows * columns), again(rows * columns);
   const Region region = transposed ? matrix(1, rows, 0) : matrix(columns, 1, 0);
-  cpu::fill(Fill<D>{region, first.data(), dtype, Key{key}, distribution});
+  cpu::fill(Fill{region, first.data(), dtype, Key{key}, distribution});
   for (int i = 0; i < times; ++i) {
     std::fill(again.begin(), again.end(), T{});
-    cpu::fill(Fill<D>{region, again.data(), dtype, Key{key}, distribution});
+    cpu::fill(Fill{region, again.data(), dtype, Key{key}, distribution});
     if (std::memcmp(first.data(), again.data(), first.size() * sizeof(T)) != 0) ++failures;
   }
 }
@@ -74,7 +73,7 @@ void fill_halves(int64_t overlap) {
     region.sizes[0] = size;
     region.strides[0] = region.index_strides[0] = 1;
     region.first_index = static_cast<uint64_t>(begin);
-    cpu::fill(Fill<Normal<float>>{region, memory.data() + begin, DType::f32, Key{5}, normal});
+    cpu::fill(Fill{region, memory.data() + begin, DType::f32, Key{5}, normal});
   };
   part(whole, 0, 2 * half);
   std::thread other(part, std::ref(halves), half, half);
@@ -121,8 +120,9 @@ int main(int argc, char**) {
       [] { fill_again<float>(Uniform<float>::make(-1, 2, DType::f32), DType::f32, 1, false); });
   running.emplace_back([] { fill_again<float>(Normal<float>{0, 1}, DType::f32, 2, true); });
   running.emplace_back([] { fill_again<double>(Normal<double>{0, 1}, DType::f64, 3, false); });
-  running.emplace_back(
-      [] { fill_again<uint16_t>(TruncatedNormal<float>::make(0, 1, -2, 2), DType::bf16, 4, true); });
+  running.emplace_back([] {
+    fill_again<uint16_t>(TruncatedNormal<float>::make(0, 1, -2, 2, DType::bf16), DType::bf16, 4, true);
+  });
   running.emplace_back(
       [] { fill_again<float>(Sparse<float>::make(1, rows, columns, rows / 3), DType::f32, 5, true); });
   running.emplace_back(fill_halves, 0);

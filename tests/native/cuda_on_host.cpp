@@ -80,7 +80,7 @@ void fill(const char* op, const double* p, const Region& region, void* data, DTy
     case 'n':
       return fill<T>(region, data, key, Normal<R>{static_cast<R>(p[0]), static_cast<R>(p[1])});
     case 't':
-      return fill<T>(region, data, key, TruncatedNormal<R>::make(p[0], p[1], p[2], p[3]));
+      return fill<T>(region, data, key, TruncatedNormal<R>::make(p[0], p[1], p[2], p[3], dtype));
     case 's': {  // std, rows, columns, zeros, parts
       const auto count = [&](int i) { return static_cast<uint64_t>(p[i]); };
       return fill<T>(region, data, key,

@@ -1,13 +1,20 @@
-// What to fill: a box of logical indices mapped onto memory.
+// One fill, as plain data: what to fill, where it lies, its key and its distribution. The same for every device.
 #pragma once
 
 #include <cstdint>
+#include <variant>
 
 #include "core/element.h"
+#include "core/normal.h"
 #include "core/philox.h"
+#include "core/sparse.h"
+#include "core/truncated_normal.h"
+#include "core/uniform.h"
 
 namespace fastinit {
 
+// A box of logical indices mapped onto memory.
+//
 // Elements are enumerated in row-major order over `sizes`. The element at coordinates c lies at memory
 // offset sum c[d] * strides[d] (in elements) and has logical index first_index + sum c[d] * index_strides[d].
 // A whole contiguous tensor is one dimension with both strides 1; a transposed view differs in `strides`,
@@ -27,8 +34,14 @@ struct Region {
   }
 };
 
-// One fill: region, memory, key and distribution. The same for every device.
-template <class Distribution>
+// The list of distributions. Adding one: its header, a line here, its op, its function and its test.
+using Distribution = std::variant<                    //
+    Uniform<float>, Uniform<double>,                  //
+    Normal<float>, Normal<double>,                    //
+    TruncatedNormal<float>, TruncatedNormal<double>,  //
+    Sparse<float>, Sparse<double>>;
+
+// The dtype's arithmetic is that of the distribution.
 struct Fill {
   Region region;
   void* data;
