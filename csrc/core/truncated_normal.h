@@ -27,6 +27,15 @@ struct Attempt {
 // No element needs this many attempts: the worst proposal accepts more than one in four.
 constexpr uint32_t max_attempts = 4096;
 
+// The bits of an attempt for single elements, from their pairs. The normal proposal makes a pair of elements from a pair of
+// words; for the others, which make each element from its own word, both are this one, and the compiler makes it once.
+template <Proposal P, class B, class M>
+FASTINIT_INLINE Pair<B> attempt_bits(Pair<B> pair, M second) {
+  if constexpr (P == Proposal::normal) return pair;
+  const B own = select(second, pair.second, pair.first);
+  return {own, own};
+}
+
 template <class R>
 struct TruncatedNormal {
   using Arithmetic = R;

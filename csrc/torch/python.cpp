@@ -12,7 +12,7 @@
 
 #include "core/elementary.h"
 #include "core/philox.h"
-#include "cpu/fill.h"
+#include "cpu/target.h"
 #include "torch/tensors.h"
 
 namespace fastinit {
@@ -149,10 +149,8 @@ py::dict build_info() {
   info["version"] = FASTINIT_VERSION;
   info["compiler"] = compiler();
   info["torch_built_with"] = FASTINIT_TORCH_VERSION;
-  std::vector<std::string> capabilities{"default"};
-#if defined(__x86_64__)
-  capabilities.insert(capabilities.end(), {"avx2", "avx512"});
-#endif
+  std::vector<std::string> capabilities;
+  for (const cpu::Target t : cpu::built()) capabilities.push_back(cpu::name(t));
   info["cpu_capabilities"] = capabilities;
 #if defined(FASTINIT_CUDA_ARCHS)
   info["cuda_architectures"] = words(FASTINIT_CUDA_ARCHS);
@@ -169,7 +167,7 @@ py::dict build_info() {
 }
 
 std::string set_cpu_capability(const std::string& wanted) {
-  for (const cpu::Capability c : cpu::available()) {
+  for (const cpu::Target c : cpu::available()) {
     if (wanted == cpu::name(c)) return cpu::name(cpu::set_active(c));
   }
   throw std::invalid_argument("no such CPU capability here: " + wanted);
