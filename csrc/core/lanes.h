@@ -77,6 +77,7 @@ FASTINIT_BINARY(operator|, static_cast<T>(a.v[i] | b.v[i]))
 FASTINIT_BINARY(operator^, static_cast<T>(a.v[i] ^ b.v[i]))
 // The second where they are equal, as vector instructions have it: it matters for the sign of zero.
 FASTINIT_BINARY(min, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
+FASTINIT_BINARY(max, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
 // The 64-bit product of the low halves of two 64-bit lanes.
 FASTINIT_BINARY(multiply_low, (a.v[i] & 0xFFFFFFFFu) * (b.v[i] & 0xFFFFFFFFu))
 // The high half of the 64-bit product of two 32-bit lanes.
