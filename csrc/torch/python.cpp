@@ -10,8 +10,6 @@
 #include <array>
 #include <string>
 
-#include "core/elementary.h"
-#include "core/philox.h"
 #include "cpu/target.h"
 #include "torch/tensors.h"
 
@@ -19,7 +17,6 @@ namespace fastinit {
 namespace {
 
 namespace py = pybind11;
-using namespace pybind11::literals;
 using at::Tensor;
 using Generator = std::optional<at::Generator>;
 
@@ -173,43 +170,6 @@ std::string set_cpu_capability(const std::string& wanted) {
   throw std::invalid_argument("no such CPU capability here: " + wanted);
 }
 
-// ---- For the tests: what a number is, one word at a time. ---------------------------------------------------------
-
-using One = Portable<1>;
-
-std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  using U64 = One::U64;
-  const auto words = philox4x32_10<One>(U64(counter[0]), U64(counter[1]), U64(counter[2]), U64(counter[3]),
-                                        Key{key[0] | static_cast<uint64_t>(key[1]) << 32});
-  std::array<uint32_t, 4> result;
-  for (int i = 0; i < 4; ++i) result[i] = static_cast<uint32_t>(words.w[i].v[0]);
-  return result;
-}
-
-// (-2 ln u, x, y) of each word: int64 in, float64 out; `bits` is 32 or 64 and chooses the arithmetic.
-std::array<Tensor, 3> elementary(const Tensor& words, int bits) {
-  const Tensor in = words.to(at::kLong).contiguous();
-  std::array<Tensor, 3> out;
-  for (Tensor& t : out) t = at::empty(in.sizes(), in.options().dtype(at::kDouble));
-  const int64_t* const w = in.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < in.numel(); ++i) {
-    const auto put = [&](auto log, auto turn) {
-      const double sign = turn.negative.v[0] != 0 ? -1 : 1;
-      out[0].mutable_data_ptr<double>()[i] = log.v[0];
-      out[1].mutable_data_ptr<double>()[i] = sign * turn.x.v[0];
-      out[2].mutable_data_ptr<double>()[i] = sign * turn.y.v[0];
-    };
-    if (bits == 32) {
-      const One::U32 x(static_cast<uint32_t>(w[i]));
-      put(minus_two_log<One>(x), turn<One>(x));
-    } else {
-      const One::U64 x(static_cast<uint64_t>(w[i]));
-      put(minus_two_log<One>(x), turn<One>(x));
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -236,8 +196,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", build_info);
   m.def("cpu_capability", [] { return std::string(cpu::name(cpu::active())); });
   m.def("set_cpu_capability", set_cpu_capability);
-  m.def("philox4x32_10", philox, "counter"_a, "key"_a);
-  m.def("elementary", elementary, "words"_a, "bits"_a);
   cpu::active();  // an environment that asks for what cannot be had fails here, on import
 }
 
