@@ -17,7 +17,6 @@ BuildExtension links them. The metadata is in pyproject.toml. The switches are e
 
 import fcntl
 import os
-import platform
 import re
 import shlex
 import shutil
