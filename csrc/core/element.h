@@ -28,6 +28,8 @@ template <>
 struct ArithmeticOf<double> {
   using type = double;
 };
+template <class T>
+using ArithmeticFor = typename ArithmeticOf<T>::type;
 
 template <class To, class From>
 FASTINIT_INLINE To bit_cast(From from) {
@@ -39,7 +41,7 @@ FASTINIT_INLINE To bit_cast(From from) {
 
 // The arithmetic's type to T, to nearest, ties to even. Never NaN on input; overflow gives infinity.
 template <class T>
-FASTINIT_INLINE T round_to(typename ArithmeticOf<T>::type x);
+FASTINIT_INLINE T round_to(ArithmeticFor<T> x);
 
 template <>
 FASTINIT_INLINE float round_to<float>(float x) {
@@ -104,7 +106,7 @@ inline __attribute__((always_inline)) auto with_type(DType dtype, const F& f) {
 
 // The largest number of T below x, which is one itself.
 template <class T>
-typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
+ArithmeticFor<T> below(ArithmeticFor<T> x) {
   using B =
       std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   constexpr B sign = static_cast<B>(B{1} << (8 * sizeof(T) - 1));
@@ -118,11 +120,11 @@ typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
 // more; infinities where there is none.
 template <class T>
 double round_nearest(double x) {
-  return widen(round_to<T>(static_cast<typename ArithmeticOf<T>::type>(x)));
+  return widen(round_to<T>(static_cast<ArithmeticFor<T>>(x)));
 }
 template <class T>
 double round_down(double x) {
-  const auto nearest = static_cast<typename ArithmeticOf<T>::type>(round_nearest<T>(x));
+  const auto nearest = static_cast<ArithmeticFor<T>>(round_nearest<T>(x));
   return nearest > x ? below<T>(nearest) : nearest;
 }
 template <class T>

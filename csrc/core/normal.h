@@ -19,6 +19,7 @@ FASTINIT_INLINE auto box_muller(Pair<B> bits) -> Pair<decltype(as_real(bits.firs
 template <class R>
 struct Normal {
   using Arithmetic = R;
+  static constexpr const char* op = "normal_";
   R mean, std;
 
   template <class L>

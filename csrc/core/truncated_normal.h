@@ -41,6 +41,7 @@ FASTINIT_INLINE Pair<B> attempt_bits(Pair<B> pair, M second) {
 template <class R>
 struct TruncatedNormal {
   using Arithmetic = R;
+  static constexpr const char* op = "trunc_normal_";
   R mean, std;
   R lower, upper;  // the bounds, rounded inwards to numbers of R
   R bottom, top;   // the first and the last number of the dtype between them

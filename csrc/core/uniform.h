@@ -20,6 +20,7 @@ FASTINIT_INLINE typename L::F64 unit(typename L::U64 bits) {
 template <class R>
 struct Uniform {
   using Arithmetic = R;
+  static constexpr const char* op = "uniform_";
   R a;      // rounded up to a number of R
   R width;  // b - a
   R bottom,

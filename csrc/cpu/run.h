@@ -15,9 +15,6 @@ constexpr uint64_t low_half = 0xFFFFFFFFu;
 template <class R>
 constexpr int group_size = Lanes::blocks*(elements_per_block<R>);
 
-template <class T>
-using ArithmeticFor = typename ArithmeticOf<T>::type;
-
 bool on_cache_line(const void* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
 
 // Copies n elements, past the caches if `streaming`; `to` is then on a cache line.
