@@ -30,6 +30,8 @@ struct ArithmeticOf<double> {
 };
 template <class T>
 using ArithmeticFor = typename ArithmeticOf<T>::type;
+template <class R>
+constexpr DType dtype_of_arithmetic = sizeof(R) == sizeof(double) ? DType::f64 : DType::f32;
 
 template <class To, class From>
 FASTINIT_INLINE To bit_cast(From from) {
@@ -115,34 +117,22 @@ ArithmeticFor<T> below(ArithmeticFor<T> x) {
   bits = static_cast<B>((bits & sign) != 0 ? bits + 1 : bits - 1);
   return widen(bit_cast<T>(bits));
 }
-
-// The number of the dtype that x is rounded to, and those next to x: the largest that is x or less, the smallest that is x or
-// more; infinities where there is none.
-template <class T>
-double round_nearest(double x) {
-  return widen(round_to<T>(static_cast<ArithmeticFor<T>>(x)));
-}
-template <class T>
-double round_down(double x) {
-  const auto nearest = static_cast<ArithmeticFor<T>>(round_nearest<T>(x));
-  return nearest > x ? below<T>(nearest) : nearest;
-}
-template <class T>
-double round_up(double x) {
-  return -round_down<T>(-x);
+inline double below(DType dtype, double x) {
+  if (dtype == DType::f64) return below<double>(x);
+  return with_type<float>(dtype, [&](auto t) { return below<decltype(t)>(static_cast<float>(x)); });
 }
 
+// The number of the dtype that x rounds to; the largest that is x or less, and the smallest that is x or more (infinities
+// where there is none); the largest of all.
 inline double round_nearest(DType dtype, double x) {
   if (dtype == DType::f64) return x;
-  return with_type<float>(dtype, [&](auto t) { return round_nearest<decltype(t)>(x); });
+  return with_type<float>(dtype, [&](auto t) { return widen(round_to<decltype(t)>(static_cast<float>(x))); });
 }
 inline double round_down(DType dtype, double x) {
-  if (dtype == DType::f64) return x;
-  return with_type<float>(dtype, [&](auto t) { return round_down<decltype(t)>(x); });
+  const double nearest = round_nearest(dtype, x);
+  return nearest > x ? below(dtype, nearest) : nearest;
 }
 inline double round_up(DType dtype, double x) { return -round_down(dtype, -x); }
-
-// The largest number of the dtype.
 inline double highest(DType dtype) { return round_down(dtype, 0x1.fffffffffffffp1023); }
 
 }  // namespace fastinit

@@ -29,6 +29,23 @@ struct Key {
   }
 };
 
+// The keys of all rounds, made once. `ready` may move them to where they are at hand.
+template <class Word>
+struct RoundKeys {
+  Word first_[10], second_[10];
+
+  template <class F>
+  FASTINIT_INLINE RoundKeys(Key key, const F& ready) {
+    FASTINIT_UNROLL
+    for (int i = 0; i < 10; ++i) {
+      first_[i] = ready(key.first(i));
+      second_[i] = ready(key.second(i));
+    }
+  }
+  FASTINIT_INLINE Word first(int round) const { return first_[round]; }
+  FASTINIT_INLINE Word second(int round) const { return second_[round]; }
+};
+
 // The four 32-bit words of one block, or of Lanes::blocks blocks side by side. Each word stands in the
 // low half of a 64-bit lane; the high half is undefined. That is how the multiplier wants its operands
 // (32 x 32 -> 64), so no round has to move anything.

@@ -5,23 +5,7 @@
 
 namespace fastinit::cuda {
 
-// The keys of all rounds, made once.
-struct Keys {
-  static constexpr int rounds = 10;
-  uint32_t first_[rounds], second_[rounds];
-
-  // `ready` may move them to where they are at hand.
-  template <class F>
-  FASTINIT_INLINE Keys(Key key, const F& ready) {
-    FASTINIT_UNROLL
-    for (int i = 0; i < rounds; ++i) {
-      first_[i] = ready(key.first(i));
-      second_[i] = ready(key.second(i));
-    }
-  }
-  FASTINIT_INLINE uint32_t first(int round) const { return first_[round]; }
-  FASTINIT_INLINE uint32_t second(int round) const { return second_[round]; }
-};
+using Keys = RoundKeys<uint32_t>;
 
 template <class R>
 FASTINIT_INLINE Pair<Bits<Lanes, R>> block_bits(Block block, uint32_t draw, Purpose purpose,
