@@ -72,8 +72,7 @@ FASTINIT_INLINE Words<Lanes> philox4x32_10(typename Lanes::U64 c0, typename Lane
   return {{c0, c1, c2, c3}};
 }
 
-// The words of blocks that share the high half of their number (contract C1: block low, block high,
-// draw, purpose).
+// The words of blocks that share the high half of their number (contract C1: block low, block high, draw, purpose).
 template <class Lanes, class K>
 FASTINIT_INLINE Words<Lanes> words_of(typename Lanes::U64 block_low, typename Lanes::U64 block_high,
                                       uint32_t draw, Purpose purpose, const K& key) {

@@ -124,8 +124,7 @@ struct Avx2 {
 
   friend FASTINIT_INLINE M32 less(U32 a, U32 b) { return !less_equal(b, a); }
 
-  // Both halves become doubles exactly (they go into the mantissas of 2^84 + 2^63 and 2^52); the sum is the one
-  // rounding.
+  // Both halves become doubles exactly (they go into the mantissas of 2^84 + 2^63 and 2^52); the sum is the one rounding.
   friend FASTINIT_INLINE F64 signed_to_real(U64 a) {
     const __m256i high_magic = _mm256_set1_epi64x(0x4530000080000000);  // 2^84 + 2^63
     const __m256i low_magic = _mm256_set1_epi64x(0x4330000000000000);   // 2^52

@@ -12,6 +12,16 @@ namespace {
 
 constexpr uint64_t low_half = 0xFFFFFFFFu;
 
+// std::min and std::max are symbols that all instruction sets share, where they are not inlined.
+template <class T>
+FASTINIT_INLINE T smaller(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+FASTINIT_INLINE T larger(T a, T b) {
+  return a < b ? b : a;
+}
+
 template <class R>
 constexpr int group_size = Lanes::blocks*(elements_per_block<R>);
 
