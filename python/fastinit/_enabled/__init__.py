@@ -32,7 +32,7 @@ from torch.overrides import (
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from fastinit import init
+from fastinit import _C, init
 from fastinit._enabled.report import Report
 from fastinit._warn import passed_over
 from fastinit.extra import delta_orthogonal_
@@ -250,7 +250,7 @@ def fill(
     try:
         try:
             if random:
-                ours(tensor, **arguments, generator=key if given and key is not None else generator)
+                ours(tensor, **arguments, generator=_C.Key(key) if given and key is not None else generator)
             else:
                 ours(tensor, **arguments)
         except Exception as error:

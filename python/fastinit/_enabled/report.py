@@ -64,6 +64,7 @@ class Fill:
             True
         """
         import fastinit  # it imports this module
+        from fastinit import _C
 
         for fill in (*self.before, self):
             view = tensor.detach().as_strided(fill.shape, fill.stride, tensor.storage_offset() + fill.offset)
@@ -71,7 +72,7 @@ class Fill:
             if fill.key is not None:
                 signed = fill.key - (1 << 64) if fill.key >> 63 else fill.key
                 # The functions hand their generator on to the kernels' door, which takes a key for one.
-                getattr(fastinit, name)(view, **fill.arguments, generator=torch.tensor(signed))
+                getattr(fastinit, name)(view, **fill.arguments, generator=_C.Key(torch.tensor(signed)))
             elif fill.source is not None:
                 copied = fill.source
                 values = torch.empty_strided(
