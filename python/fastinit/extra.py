@@ -53,9 +53,10 @@ def delta_orthogonal_(
     # The matrix first: should an argument be wrong, nothing has been written yet.
     matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
     _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
-    values = centre = tensor.detach()
-    for size in field:
-        centre = centre.select(2, (size - 1) // 2)
-    _kernels.zero_(values, "delta_orthogonal_")
-    centre.copy_(matrix)
+    _kernels.zero_(tensor, "delta_orthogonal_")
+    with torch.no_grad():
+        centre = tensor
+        for size in field:
+            centre = centre.select(2, (size - 1) // 2)
+        centre.copy_(matrix)
     return tensor

@@ -270,9 +270,9 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     _kernels.require_writable("eye_", tensor)
-    values = tensor.detach()
-    _kernels.fill_(values, 0, "eye_")  # zero_ takes dtypes whose diagonal could not be filled then
-    values.diagonal().fill_(1)
+    _kernels.fill_(tensor, 0, "eye_")  # zero_ takes dtypes whose diagonal could not be filled then
+    with torch.no_grad():
+        tensor.diagonal().fill_(1)
     return tensor
 
 
@@ -314,14 +314,15 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     groups = operator.index(groups)
     per_group = outputs // groups
     _kernels.require_writable("dirac_", tensor)
-    values = centre = tensor.detach()
-    if min(groups, per_group, inputs) > 0:
+    if min(groups, per_group, inputs) == 0:
+        _kernels.zero_(tensor, "dirac_")
+        return tensor
+    _kernels.fill_(tensor, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
+    with torch.no_grad():
+        centre = tensor
         for size in kernel:
             centre = centre.select(2, size // 2)
-        _kernels.fill_(values, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
         centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
-    else:
-        _kernels.zero_(values, "dirac_")
     return tensor
 
 
