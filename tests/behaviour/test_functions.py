@@ -95,6 +95,7 @@ def test_cuda_generator_is_no_good_for_the_cpu(name: str) -> None:
 @pytest.mark.filterwarnings(
     "ignore:torch.quantize_per_tensor", "ignore:Sparse CSR", "ignore:.*torch.jit.script"
 )
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype")
 def test_messages_name_the_function_at_fault(name: str) -> None:
     """An error of the native part says which argument it is about, in one line, and shows no tensor's values."""
     wrong = {
