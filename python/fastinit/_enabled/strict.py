@@ -35,10 +35,12 @@ def draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call of an operator draws random numbers. Dropout and attention may be told not to."""
     if torch.Tag.nondeterministic_seeded not in func.tags or func.namespace == "fastinit":
         return False
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    named = func._schema.arguments
+    given = {argument.name: argument.default_value for argument in named}
+    given |= dict(zip((argument.name for argument in named), args, strict=False)) | kwargs
     if given.get("train", given.get("training")) is False:
         return False
-    return any(given.get(name, 0.0) for name in ("dropout_p", "dropout")) or "attention" not in str(func)
+    return bool(given.get("dropout_p")) or "attention" not in func.overloadpacket.__name__
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
