@@ -17,7 +17,6 @@ BuildExtension links them. The metadata is in pyproject.toml. The switches are e
 
 import fcntl
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -46,22 +45,12 @@ if int(setuptools.__version__.split(".")[0]) < MINIMUM_SETUPTOOLS:
     )
 
 CSRC = Path(__file__).resolve().parent / "csrc"
-KERNELS = {CSRC / "cpu" / "kernels.cpp", CSRC / "cpu" / "matrix_kernels.cpp"}
+KERNELS = set(CSRC.glob("cpu/*_target.cpp"))
 
 DEBUG = os.environ.get("FASTINIT_DEBUG") == "1"
 WERROR = os.environ.get("FASTINIT_WERROR") == "1"
 JOBS = int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))
 CXX = shlex.split(os.environ.get("CXX", "")) or [shutil.which("g++") or "c++"]
-
-# KERNELS are compiled once for each of these; the CPU at hand chooses when fastinit is imported. The order
-# matters to the linker: should two of them emit the same inline function, the first one's is kept, and that must
-# be the one that runs everywhere.
-TARGETS = {"baseline": ""}
-if platform.machine() in ("x86_64", "AMD64"):
-    TARGETS["avx2"] = "-mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt"
-    TARGETS["avx512"] = (
-        "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mprefer-vector-width=512 " + TARGETS["avx2"]
-    )
 
 # Machine code for 8.0 runs on every 8.x, and so on. What is newer than the last (12.0, say) compiles the last
 # one's PTX when it first meets a kernel, so +PTX belongs there; an nvcc too old for an entry leaves it out.
@@ -112,6 +101,12 @@ class Cuda(NamedTuple):
 def output_of(command: list[str]) -> tuple[int, str]:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
+
+
+def targets() -> dict[str, str]:
+    """The instruction sets, for each of which KERNELS are compiled once, and their flags; the list is C++."""
+    lines = output_of([*CXX, "-E", "-P", "-x", "c++", str(CSRC / "cpu" / "targets.def")])[1]
+    return dict(re.findall(r'TARGET\((\w+), "[^"]*", "([^"]*)"', lines))
 
 
 def find_cuda() -> Cuda | str:
@@ -222,7 +217,7 @@ class Build(cpp_extension.BuildExtension):
         for source in sorted({*CSRC.glob("torch/*.cpp"), *CSRC.glob("cpu/*.cpp")} - KERNELS):
             command = [*CXX, *CXX_FLAGS, *system, *macros, "-DTORCH_EXTENSION_NAME=_C"]
             jobs.append((command, source, ".".join(source.relative_to(CSRC).with_suffix("").parts)))
-        for target, flags in TARGETS.items():
+        for target, flags in targets().items():
             command = [*CXX, *CXX_FLAGS, f"-DFASTINIT_TARGET={target}", *flags.split()]
             jobs += [(command, source, f"cpu.{source.stem}-{target}") for source in sorted(KERNELS)]
 

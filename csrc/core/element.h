@@ -114,19 +114,33 @@ typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
   return widen(bit_cast<T>(bits));
 }
 
-// The largest number of T that is x or less; minus infinity where there is none.
+// The number of the dtype that x is rounded to, and those next to x: the largest that is x or less, the smallest that is x or
+// more; infinities where there is none.
+template <class T>
+double round_nearest(double x) {
+  return widen(round_to<T>(static_cast<typename ArithmeticOf<T>::type>(x)));
+}
 template <class T>
 double round_down(double x) {
-  using R = typename ArithmeticOf<T>::type;
-  const R nearest = widen(round_to<T>(static_cast<R>(x)));
+  const auto nearest = static_cast<typename ArithmeticOf<T>::type>(round_nearest<T>(x));
   return nearest > x ? below<T>(nearest) : nearest;
 }
+template <class T>
+double round_up(double x) {
+  return -round_down<T>(-x);
+}
 
+inline double round_nearest(DType dtype, double x) {
+  if (dtype == DType::f64) return x;
+  return with_type<float>(dtype, [&](auto t) { return round_nearest<decltype(t)>(x); });
+}
 inline double round_down(DType dtype, double x) {
   if (dtype == DType::f64) return x;
   return with_type<float>(dtype, [&](auto t) { return round_down<decltype(t)>(x); });
 }
-// The smallest number of the dtype that is x or more; infinity where there is none.
 inline double round_up(DType dtype, double x) { return -round_down(dtype, -x); }
+
+// The largest number of the dtype.
+inline double highest(DType dtype) { return round_down(dtype, 0x1.fffffffffffffp1023); }
 
 }  // namespace fastinit

@@ -55,10 +55,10 @@ struct Portable {
 };
 
 // clang-format off
-// r.v[i] = EXPRESSION for every lane.
-#define FASTINIT_EACH(RESULT, EXPRESSION)               \
+// r.v[i] = EXPRESSION, a TYPE, for every lane.
+#define FASTINIT_EACH(TYPE, EXPRESSION)                 \
   {                                                     \
-    RESULT r;                                           \
+    Array<TYPE, N> r;                                   \
     FASTINIT_UNROLL                                     \
     for (int i = 0; i < N; ++i) r.v[i] = (EXPRESSION);  \
     return r;                                           \
@@ -66,8 +66,7 @@ struct Portable {
 #define FASTINIT_BINARY(NAME, EXPRESSION)                            \
   template <class T, int N>                                          \
   FASTINIT_INLINE Array<T, N> NAME(Array<T, N> a, Array<T, N> b)     \
-  FASTINIT_EACH(WITH_COMMAS(Array<T, N>), EXPRESSION)
-#define WITH_COMMAS(...) __VA_ARGS__
+  FASTINIT_EACH(T, EXPRESSION)
 
 FASTINIT_BINARY(operator+, static_cast<T>(a.v[i] + b.v[i]))
 FASTINIT_BINARY(operator-, static_cast<T>(a.v[i] - b.v[i]))
@@ -78,6 +77,7 @@ FASTINIT_BINARY(operator|, static_cast<T>(a.v[i] | b.v[i]))
 FASTINIT_BINARY(operator^, static_cast<T>(a.v[i] ^ b.v[i]))
 // The second where they are equal, as vector instructions have it: it matters for the sign of zero.
 FASTINIT_BINARY(min, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
+FASTINIT_BINARY(max, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
 // The 64-bit product of the low halves of two 64-bit lanes.
 FASTINIT_BINARY(multiply_low, (a.v[i] & 0xFFFFFFFFu) * (b.v[i] & 0xFFFFFFFFu))
 // The high half of the 64-bit product of two 32-bit lanes.
@@ -86,74 +86,74 @@ FASTINIT_BINARY(multiply_high, static_cast<T>((static_cast<uint64_t>(a.v[i]) * b
 
 template <class T, int N>
 FASTINIT_INLINE Array<T, N> xor3(Array<T, N> a, Array<T, N> b, Array<T, N> c)
-FASTINIT_EACH(WITH_COMMAS(Array<T, N>), a.v[i] ^ b.v[i] ^ c.v[i])
+FASTINIT_EACH(T, a.v[i] ^ b.v[i] ^ c.v[i])
 template <int Bits, class T, int N>
 FASTINIT_INLINE Array<T, N> shift_left(Array<T, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(a.v[i] << Bits))
+FASTINIT_EACH(T, static_cast<T>(a.v[i] << Bits))
 template <int Bits, class T, int N>
 FASTINIT_INLINE Array<T, N> shift_right(Array<T, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<T, N>), static_cast<T>(a.v[i] >> Bits))
+FASTINIT_EACH(T, static_cast<T>(a.v[i] >> Bits))
 template <int N>
 FASTINIT_INLINE Array<uint32_t, N> shift_right(Array<uint32_t, N> a, int bits)
-FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), a.v[i] >> bits)
+FASTINIT_EACH(uint32_t, a.v[i] >> bits)
 template <int N>
 FASTINIT_INLINE Array<uint32_t, N> swap_halves(Array<uint32_t, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), (a.v[i] >> 16) | (a.v[i] << 16))
+FASTINIT_EACH(uint32_t, (a.v[i] >> 16) | (a.v[i] << 16))
 
 // Comparisons and masks. Integers compare as unsigned numbers.
 template <class T, int N>
 FASTINIT_INLINE Array<bool, N> less(Array<T, N> a, Array<T, N> b)
-FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), a.v[i] < b.v[i])
+FASTINIT_EACH(bool, a.v[i] < b.v[i])
 template <class T, int N>
 FASTINIT_INLINE Array<bool, N> less_equal(Array<T, N> a, Array<T, N> b)
-FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), a.v[i] <= b.v[i])
+FASTINIT_EACH(bool, a.v[i] <= b.v[i])
 template <class T, int N>
 FASTINIT_INLINE Array<bool, N> equal(Array<T, N> a, Array<T, N> b)
-FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), a.v[i] == b.v[i])
+FASTINIT_EACH(bool, a.v[i] == b.v[i])
 template <int Bit, class T, int N>
 FASTINIT_INLINE Array<bool, N> test_bit(Array<T, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), ((a.v[i] >> Bit) & 1) != 0)
+FASTINIT_EACH(bool, ((a.v[i] >> Bit) & 1) != 0)
 template <int N>
 FASTINIT_INLINE Array<bool, N> operator!(Array<bool, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<bool, N>), !a.v[i])
+FASTINIT_EACH(bool, !a.v[i])
 // A mask's lanes are 0 or 1, so & and | above serve masks too.
 template <class T, int N>
 FASTINIT_INLINE Array<T, N> select(Array<bool, N> mask, Array<T, N> yes, Array<T, N> no)
-FASTINIT_EACH(WITH_COMMAS(Array<T, N>), mask.v[i] ? yes.v[i] : no.v[i])
+FASTINIT_EACH(T, mask.v[i] ? yes.v[i] : no.v[i])
 
 // Arithmetic of reals. fma rounds once; sqrt is correctly rounded.
 template <int N>
 FASTINIT_INLINE Array<float, N> fma(Array<float, N> a, Array<float, N> b, Array<float, N> c)
-FASTINIT_EACH(WITH_COMMAS(Array<float, N>), ::fmaf(a.v[i], b.v[i], c.v[i]))
+FASTINIT_EACH(float, ::fmaf(a.v[i], b.v[i], c.v[i]))
 template <int N>
 FASTINIT_INLINE Array<double, N> fma(Array<double, N> a, Array<double, N> b, Array<double, N> c)
-FASTINIT_EACH(WITH_COMMAS(Array<double, N>), ::fma(a.v[i], b.v[i], c.v[i]))
+FASTINIT_EACH(double, ::fma(a.v[i], b.v[i], c.v[i]))
 template <int N>
 FASTINIT_INLINE Array<float, N> sqrt(Array<float, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<float, N>), ::sqrtf(a.v[i]))
+FASTINIT_EACH(float, ::sqrtf(a.v[i]))
 template <int N>
 FASTINIT_INLINE Array<double, N> sqrt(Array<double, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<double, N>), ::sqrt(a.v[i]))
+FASTINIT_EACH(double, ::sqrt(a.v[i]))
 
 // Bits and reals. signed_to_real takes the bits as a two's complement number and rounds to nearest.
 template <int N>
 FASTINIT_INLINE Array<float, N> as_real(Array<uint32_t, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<float, N>), bit_cast<float>(a.v[i]))
+FASTINIT_EACH(float, bit_cast<float>(a.v[i]))
 template <int N>
 FASTINIT_INLINE Array<double, N> as_real(Array<uint64_t, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<double, N>), bit_cast<double>(a.v[i]))
+FASTINIT_EACH(double, bit_cast<double>(a.v[i]))
 template <int N>
 FASTINIT_INLINE Array<uint32_t, N> as_bits(Array<float, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<uint32_t, N>), bit_cast<uint32_t>(a.v[i]))
+FASTINIT_EACH(uint32_t, bit_cast<uint32_t>(a.v[i]))
 template <int N>
 FASTINIT_INLINE Array<uint64_t, N> as_bits(Array<double, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), bit_cast<uint64_t>(a.v[i]))
+FASTINIT_EACH(uint64_t, bit_cast<uint64_t>(a.v[i]))
 template <int N>
 FASTINIT_INLINE Array<float, N> signed_to_real(Array<uint32_t, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<float, N>), static_cast<float>(static_cast<int32_t>(a.v[i])))
+FASTINIT_EACH(float, static_cast<float>(static_cast<int32_t>(a.v[i])))
 template <int N>
 FASTINIT_INLINE Array<double, N> signed_to_real(Array<uint64_t, N> a)
-FASTINIT_EACH(WITH_COMMAS(Array<double, N>), static_cast<double>(static_cast<int64_t>(a.v[i])))
+FASTINIT_EACH(double, static_cast<double>(static_cast<int64_t>(a.v[i])))
 
 // Between 64-bit lanes that hold one word each and what the distributions use.
 // interleave: the low halves of a and b in turn, as 32-bit lanes; even and odd undo it.
@@ -170,17 +170,17 @@ FASTINIT_INLINE Array<uint32_t, 2 * N> interleave(Array<uint64_t, N> a, Array<ui
 template <int M>
 FASTINIT_INLINE Array<uint64_t, M / 2> even(Array<uint32_t, M> a) {
   constexpr int N = M / 2;
-  FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), a.v[2 * i])
+  FASTINIT_EACH(uint64_t, a.v[2 * i])
 }
 template <int M>
 FASTINIT_INLINE Array<uint64_t, M / 2> odd(Array<uint32_t, M> a) {
   constexpr int N = M / 2;
-  FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), a.v[2 * i + 1])
+  FASTINIT_EACH(uint64_t, a.v[2 * i + 1])
 }
 // join: 64 bits from two words, the first one low.
 template <int N>
 FASTINIT_INLINE Array<uint64_t, N> join(Array<uint64_t, N> low, Array<uint64_t, N> high)
-FASTINIT_EACH(WITH_COMMAS(Array<uint64_t, N>), (low.v[i] & 0xFFFFFFFFu) | (high.v[i] << 32))
+FASTINIT_EACH(uint64_t, (low.v[i] & 0xFFFFFFFFu) | (high.v[i] << 32))
 
 // Memory. store_pairs writes first[0], second[0], first[1], second[1], ... in the order of the blocks,
 // rounded to T; `streaming` asks for stores past the caches, where p is aligned to 64 bytes.
@@ -218,7 +218,6 @@ FASTINIT_INLINE void store_zeros(T* p, Array<bool, N> mask) {
 }
 
 #undef FASTINIT_EACH
-#undef WITH_COMMAS
 // clang-format on
 
 // The lane types of one arithmetic: Lanes<L, float>::Real is L::F32, and so on.

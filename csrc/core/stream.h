@@ -10,25 +10,23 @@
 namespace fastinit {
 
 template <class R>
-constexpr int elements_per_block = 16 / static_cast<int>(sizeof(R) == 4 ? 4 : 8);
+constexpr int elements_per_block = 16 / static_cast<int>(sizeof(R));
 
 // The bits of whole blocks, as pairs of neighbouring elements.
 template <class L, class R>
-FASTINIT_INLINE Pair<Bits<L, R>> bits_of(const Words<L>& words);
-
-template <class L>
-struct BitsOf {
-  static FASTINIT_INLINE Pair<typename L::U32> get(const Words<L>& words, float) {
+FASTINIT_INLINE Pair<Bits<L, R>> bits_of(const Words<L>& words) {
+  if constexpr (sizeof(R) == sizeof(double)) {
+    return {join(words.w[0], words.w[1]), join(words.w[2], words.w[3])};
+  } else {
     return {interleave(words.w[0], words.w[2]), interleave(words.w[1], words.w[3])};
   }
-  static FASTINIT_INLINE Pair<typename L::U64> get(const Words<L>& words, double) {
-    return {join(words.w[0], words.w[1]), join(words.w[2], words.w[3])};
-  }
-};
+}
 
-template <class L, class R>
-FASTINIT_INLINE Pair<Bits<L, R>> bits_of(const Words<L>& words) {
-  return BitsOf<L>::get(words, R());
+// For float32 arithmetic: of each block, the pair of words that this element's is one of.
+template <class L, class U64>
+FASTINIT_INLINE Pair<U64> pair_of(const Words<L>& words, U64 element) {
+  const auto upper = test_bit<1>(element);
+  return {select(upper, words.w[2], words.w[0]), select(upper, words.w[3], words.w[1])};
 }
 
 }  // namespace fastinit

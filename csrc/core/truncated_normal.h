@@ -6,7 +6,9 @@
 //   uniform       uniform on the interval, accepted with the density's ratio to its peak there
 //   exponential   an exponential that starts at the nearer bound of a tail: C. Robert, "Simulation of
 //                 truncated normal variables", Statistics and Computing 5 (1995), section 2.2
-// Every accepted value is compared with the bounds after its last rounding, so nothing is clamped.
+// Values lie within the bounds as they are given, whether or not these are numbers of the dtype. In the arithmetic's type a
+// value beyond them is rejected. A 16-bit value is that of float32, rounded to the nearest of the dtype's numbers within the
+// bounds: so each number gets the reals that are nearest to it, and none is moved by more than rounding does.
 #pragma once
 
 #include <math.h>
@@ -27,10 +29,22 @@ struct Attempt {
 // No element needs this many attempts: the worst proposal accepts more than one in four.
 constexpr uint32_t max_attempts = 4096;
 
+// The bits of an attempt for single elements, from their pairs. The normal proposal makes a pair of elements from a pair of
+// words; for the others, which make each element from its own word, both are this one, and the compiler makes it once.
+template <Proposal P, class B, class M>
+FASTINIT_INLINE Pair<B> attempt_bits(Pair<B> pair, M second) {
+  if constexpr (P == Proposal::normal) return pair;
+  const B own = select(second, pair.second, pair.first);
+  return {own, own};
+}
+
 template <class R>
 struct TruncatedNormal {
   using Arithmetic = R;
-  R mean, std, lower, upper;
+  R mean, std;
+  R lower, upper;  // the bounds, rounded inwards to numbers of R
+  R bottom, top;   // the first and the last number of the dtype between them
+  bool outside;    // rounding to the dtype could leave them
   Proposal proposal;
   // uniform: x = origin + step * u, (z - peak) = shift + width * u, q = (z - peak) (z + peak)
   // exponential: x = origin + step * e, (z - rate) = shift + width * e, e = -2 ln(u)
@@ -45,7 +59,8 @@ struct TruncatedNormal {
     Pair<X> x, excess;
     if constexpr (P == Proposal::normal) {
       x = Normal<R>{mean, std}.template values<L>(bits);
-      return Attempt<X, decltype(less(x.first, x.first))>{x, {inside(x.first), inside(x.second)}};
+      return Attempt<X, decltype(less(x.first, x.first))>{{nearest(x.first), nearest(x.second)},
+                                                          {inside(x.first), inside(x.second)}};
     } else {
       Pair<X> u;
       if constexpr (P == Proposal::uniform) {
@@ -64,7 +79,7 @@ struct TruncatedNormal {
       }
       // Accept with probability exp(-excess / 2), and not beyond the farther bound.
       return Attempt<X, decltype(less(x.first, x.first))>{
-          x,
+          {nearest(x.first), nearest(x.second)},
           {less_equal(excess.first, minus_two_log<L>(coin.first)) & inside(x.first),
            less_equal(excess.second, minus_two_log<L>(coin.second)) & inside(x.second)}};
     }
@@ -75,24 +90,66 @@ struct TruncatedNormal {
   FASTINIT_INLINE auto inside(X x) const {
     return less_equal(X(lower), x) & less_equal(x, X(upper));
   }
+  template <class X>
+  FASTINIT_INLINE X nearest(X x) const {
+    if constexpr (sizeof(R) != sizeof(double)) {
+      if (outside) return min(max(x, X(bottom)), X(top));
+    }
+    return x;
+  }
 };
 
-// (1 - Phi(x)) / phi(x), for x >= 0.
-inline double mills_ratio(double x) {
-  return x < 25 ? 1.2533141373155003 * ::exp(x * x / 2) * ::erfc(x * 0.70710678118654752)
-                : (1 - 1 / (x * x)) / x;  // the asymptotic series; off by 3 / x^4
+// What follows decides which proposal is taken, and so every value: its constants belong to the contract (C5), and its
+// operations are those that IEEE 754 fixes, as libm's exp and erfc are not.
+
+// e^x for x <= 0, to 3e-9 of it; 0 where that is less than e^-64.
+inline double exp_of_negative(double x) {
+  if (!(x >= -64)) return 0;
+  const double y = x * 0x1p-8;
+  double e = 1;
+  for (int n = 8; n > 0; --n) e = 1 + e * y * (1.0 / n);
+  for (int i = 0; i < 8; ++i) e *= e;
+  return e;
 }
+
+// (1 - Phi(x)) / phi(x) for x >= 0, to 3e-8 of it: a minimax polynomial in 1 / (1 + 3/8 x).
+inline double mills_ratio(double x) {
+  const double t = 1 / (1 + 0.375 * x);
+  double p = 0.0619215220816;
+  p = p * t - 0.291784095207;
+  p = p * t + 0.496327337979;
+  p = p * t - 0.28472007825;
+  p = p * t - 0.0630073295858;
+  p = p * t - 0.0304066792252;
+  p = p * t + 0.0749378507991;
+  p = p * t + 0.217860886019;
+  p = p * t + 0.322182413222;
+  p = p * t + 0.37500235578;
+  p = p * t + 0.374999989337;
+  return p * t;
+}
+
+// sqrt(2 pi), and sqrt(2 pi) (1 - Phi(x)) for x >= 0.
+constexpr double root_two_pi = 2.5066282746310005;
+inline double tail(double x) { return exp_of_negative(-x * x / 2) * mills_ratio(x); }
 
 // Everything is decided from the parameters as the arithmetic sees them, rounded to R: an interval that is
 // a single value there is that value, and the acceptance estimated here is the one that will be met.
+// An infinite bound is none. A finite one keeps values finite, even if the dtype cannot hold it.
 template <class R>
 TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lower, double upper,
-                                            [[maybe_unused]] DType dtype) {
+                                            DType dtype) {
+  const double limit = highest(dtype);
+  if (lower != -HUGE_VAL && lower < -limit) lower = -limit;
+  if (upper != HUGE_VAL && upper > limit) upper = limit;
   TruncatedNormal d{};
   d.mean = static_cast<R>(mean);
   d.std = static_cast<R>(std);
-  d.lower = static_cast<R>(lower);
-  d.upper = static_cast<R>(upper);
+  d.lower = static_cast<R>(round_up<R>(lower));
+  d.upper = static_cast<R>(round_down<R>(upper));
+  d.bottom = static_cast<R>(round_up(dtype, lower));
+  d.top = static_cast<R>(round_down(dtype, upper));
+  d.outside = round_nearest(dtype, d.lower) < lower || round_nearest(dtype, d.upper) > upper;
   const double m = d.mean, s = d.std, a = d.lower, b = d.upper;
   if (!(s > 0) || a == b) {  // a point: the mean, or the bound nearest to it
     const double point = m < a ? a : m > b ? b : m;
@@ -113,18 +170,18 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   // How often each proposal is accepted. `mass` is sqrt(2 pi) (Phi(beta) - Phi(alpha)) exp(nearest^2 / 2), which
   // neither underflows nor overflows however far out the tail is.
   const double mass =
-      nearest > 0 ? mills_ratio(nearest) - ::exp(-width * (nearest + farthest) / 2) * mills_ratio(farthest)
-                  : 2.5066282746310005 *
-                        (::erfc(-beta * 0.70710678118654752) / 2 - ::erfc(-alpha * 0.70710678118654752) / 2);
+      nearest > 0
+          ? mills_ratio(nearest) - exp_of_negative(-width * (nearest + farthest) / 2) * mills_ratio(farthest)
+          : root_two_pi - tail(-alpha) - tail(beta);
   // Operations a value costs: the first attempt draws whole blocks, a further one a block for each element.
   const auto cost = [](double first, double again, double acceptance) {
     return first + again * (1 / acceptance - 1);
   };
-  const double normal = cost(4, 14, mass * ::exp(-nearest * nearest / 2) / 2.5066282746310005);
+  const double normal = cost(4, 14, mass * exp_of_negative(-nearest * nearest / 2) / root_two_pi);
   // Not where the interval's length is more than R's largest number.
   const double uniform = static_cast<R>(b - a) < HUGE_VAL ? cost(6, 21, mass / width) : HUGE_VAL;
   const double exponential =
-      nearest > 0 ? cost(8, 23, mass * rate * ::exp(-below_rate * below_rate / 2)) : HUGE_VAL;
+      nearest > 0 ? cost(8, 23, mass * rate * exp_of_negative(-below_rate * below_rate / 2)) : HUGE_VAL;
 
   if (!flat && normal <= uniform && normal <= exponential) {
     d.proposal = Proposal::normal;

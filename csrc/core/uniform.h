@@ -15,36 +15,48 @@ FASTINIT_INLINE typename L::F64 unit(typename L::U64 bits) {
   return signed_to_real(shift_right<11>(bits)) * typename L::F64(0x1p-53);
 }
 
+// A value is the real number a + u (b - a), rounded to the nearest of the dtype's numbers that lie in [a, b): bounds that are
+// no numbers of the dtype hold as they are given. If a = b, it is that number, rounded.
 template <class R>
 struct Uniform {
   using Arithmetic = R;
-  R a;
+  R a;      // rounded up to a number of R
   R width;  // b - a
-  R top;    // the largest value below b in the tensor's dtype (a, if there is none between)
+  R bottom,
+      top;  // the smallest number of the dtype in [a, b), if rounding could fall below it, else a; the largest one
 
-  // For bounds that the tensor's dtype can hold.
+  // Some number of the dtype must lie in [a, b), or a = b.
   static Uniform make(double a, double b, DType dtype);
 
   template <class L>
   FASTINIT_INLINE Pair<Real<L, R>> values(Pair<Bits<L, R>> bits) const {
-    const Real<L, R> lower(a), difference(width), highest(top);
-    return {min(fma(unit<L>(bits.first), difference, lower), highest),
-            min(fma(unit<L>(bits.second), difference, lower), highest)};
+    const Real<L, R> lower(a), difference(width);
+    return {inside(fma(unit<L>(bits.first), difference, lower)),
+            inside(fma(unit<L>(bits.second), difference, lower))};
+  }
+
+ private:
+  template <class X>
+  FASTINIT_INLINE X inside(X x) const {
+    if constexpr (sizeof(R) != sizeof(double)) {
+      if (bottom > a) x = max(x, X(bottom));
+    }
+    return min(x, X(top));
   }
 };
 
 template <class R>
 Uniform<R> Uniform<R>::make(double a, double b, DType dtype) {
-  Uniform d{};
-  d.a = static_cast<R>(a);
   const R upper = static_cast<R>(b);
+  if (a == b) return {upper, 0, upper, upper};
+  Uniform d{};
+  d.a = static_cast<R>(round_up<R>(a));
   d.width = upper - d.a;
-  const auto top = [&](auto sample) {
-    using T = decltype(sample);
-    const R lowest = widen(round_to<T>(d.a));
-    return lowest == widen(round_to<T>(upper)) ? lowest : below<T>(upper);
-  };
-  d.top = with_type<R>(dtype, top);
+  d.bottom = round_nearest(dtype, d.a) < a ? static_cast<R>(round_up(dtype, a)) : d.a;
+  d.top = with_type<R>(dtype, [&](auto t) {
+    const R top = static_cast<R>(round_down<decltype(t)>(b));
+    return top < b ? top : below<decltype(t)>(top);
+  });
   return d;
 }
 

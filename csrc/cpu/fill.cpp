@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <stdexcept>
 
-#include "cpu/kernels.h"
+#include "cpu/fill_target.h"
 #include "cpu/parallel.h"
+#include "cpu/target.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -16,58 +15,10 @@
 namespace fastinit::cpu {
 namespace {
 
-bool runs_here(Capability capability) {
-#if defined(__x86_64__)
-  // Every processor with AVX2 has F16C, whose name clang 14 does not know.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512cd");
-  return capability == Capability::baseline || (capability == Capability::avx2 ? avx2 : avx512);
-#else
-  return capability == Capability::baseline;
-#endif
-}
-
-Capability choose() {
-  const std::vector<Capability> choices = available();
-  std::string list;
-  for (Capability c : choices) list += (list.empty() ? "" : ", ") + std::string(name(c));
-  if (const char* wanted = std::getenv("FASTINIT_CPU_CAPABILITY"); wanted != nullptr && *wanted != '\0') {
-    for (Capability c : choices) {
-      if (std::string(wanted) == name(c)) return c;
-    }
-    throw std::invalid_argument("FASTINIT_CPU_CAPABILITY=" + std::string(wanted) +
-                                " cannot be had; this build on this processor offers: " + list);
-  }
-  Capability best = choices.back();
-  if (const char* limit = std::getenv("ATEN_CPU_CAPABILITY")) {
-    for (Capability c : {Capability::baseline, Capability::avx2}) {
-      if (std::string(limit) == name(c)) best = std::min(best, c);
-    }
-  }
-  return best;
-}
-
-std::atomic<int>& active_storage() {
-  static std::atomic<int> storage{static_cast<int>(choose())};
-  return storage;
-}
-
-FillPart fill_part(const Fill& f) {
-  const size_t alternative = f.distribution.index();
-  switch (active()) {
-#if defined(__x86_64__)
-    case Capability::avx512:
-      return avx512::fill_part(alternative, f.dtype);
-    case Capability::avx2:
-      return avx2::fill_part(alternative, f.dtype);
-#endif
-    default:
-      return baseline::fill_part(alternative, f.dtype);
-  }
-}
+constexpr decltype(&baseline::fill_part) fill_part[] = {
+#define TARGET(NAMESPACE, ...) NAMESPACE::fill_part,
+#include "cpu/targets.def"
+};
 
 // Threads get whole units of this many elements, so that their parts begin on blocks and cache lines.
 constexpr int64_t unit = 4096;
@@ -101,24 +52,6 @@ void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t by
 
 }  // namespace
 
-const char* name(Capability capability) {
-  return capability == Capability::avx512 ? "avx512" : capability == Capability::avx2 ? "avx2" : "default";
-}
-
-std::vector<Capability> available() {
-  std::vector<Capability> result;
-  for (Capability c : {Capability::baseline, Capability::avx2, Capability::avx512}) {
-    if (runs_here(c)) result.push_back(c);
-  }
-  return result;
-}
-
-Capability active() { return static_cast<Capability>(active_storage().load(std::memory_order_relaxed)); }
-
-Capability set_active(Capability capability) {
-  return static_cast<Capability>(active_storage().exchange(static_cast<int>(capability)));
-}
-
 void fill(const Fill& f) {
   const int64_t elements = f.region.elements();
   if (elements == 0) return;
@@ -131,7 +64,7 @@ void fill(const Fill& f) {
   const void* const distribution =
       std::visit([](const auto& d) { return static_cast<const void*>(&d); }, f.distribution);
   Context context{{f.region, f.data, f.key, distribution, elements * element_size >= streaming_bytes},
-                  fill_part(f),
+                  fill_part[static_cast<int>(active())](f.distribution.index(), f.dtype),
                   elements};
   const auto part = [](int64_t begin, int64_t end, void* p) {
     const Context& c = *static_cast<const Context*>(p);

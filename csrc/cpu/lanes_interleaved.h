@@ -64,7 +64,7 @@ struct Interleaved {
 
 FASTINIT_2(operator+) FASTINIT_2(operator-) FASTINIT_2(operator*) FASTINIT_2(operator/)
 FASTINIT_2(operator&) FASTINIT_2(operator|) FASTINIT_2(operator^) FASTINIT_1(operator!)
-FASTINIT_2(min) FASTINIT_2(multiply_low) FASTINIT_2(multiply_high) FASTINIT_3(xor3) FASTINIT_1(swap_halves)
+FASTINIT_2(min) FASTINIT_2(max) FASTINIT_2(multiply_low) FASTINIT_2(multiply_high) FASTINIT_3(xor3) FASTINIT_1(swap_halves)
 FASTINIT_CONSTANT(shift_left) FASTINIT_CONSTANT(shift_right)
 FASTINIT_CONSTANT(test_bit)
 FASTINIT_2(less) FASTINIT_2(less_equal) FASTINIT_2(equal) FASTINIT_3(select)

@@ -396,25 +396,17 @@ FASTINIT_INLINE typename Map::P first_attempts(Block block, const Keys& key, con
   return pack;
 }
 
-// The bits of a single element. The normal proposal makes a pair of elements from a pair of words; for the others,
-// which make each element from its own word, both of the pair are this one, and the compiler makes it once.
-template <Proposal P>
-FASTINIT_INLINE Pair<Lanes::U32> element_bits(Block block, uint32_t element, uint32_t draw, Purpose purpose,
+// The pair of words that a single element's is one of.
+FASTINIT_INLINE Pair<Lanes::U32> pair_for_one(Block block, uint32_t element, uint32_t draw, Purpose purpose,
                                               const Keys& key, float) {
-  const auto pairs = block_bits<float>(block, draw, purpose, key);
-  const bool upper = (element & 2) != 0, second = (element & 1) != 0;
-  const uint32_t a = upper ? pairs.first.v[1] : pairs.first.v[0];
-  const uint32_t b = upper ? pairs.second.v[1] : pairs.second.v[0];
-  if constexpr (P == Proposal::normal) return {Lanes::U32(a), Lanes::U32(b)};
-  return {Lanes::U32(second ? b : a), Lanes::U32(second ? b : a)};
+  using U64 = Lanes::U64;
+  const auto pair =
+      pair_of(words_of<Lanes>(U64(block.low), U64(block.high), draw, purpose, key), U64(element));
+  return {interleave(pair.first, pair.first), interleave(pair.second, pair.second)};
 }
-template <Proposal P>
-FASTINIT_INLINE Pair<Lanes::U64> element_bits(Block block, uint32_t element, uint32_t draw, Purpose purpose,
+FASTINIT_INLINE Pair<Lanes::U64> pair_for_one(Block block, uint32_t, uint32_t draw, Purpose purpose,
                                               const Keys& key, double) {
-  const auto pair = block_bits<double>(block, draw, purpose, key);
-  if constexpr (P == Proposal::normal) return pair;
-  const auto own = (element & 1) != 0 ? pair.second : pair.first;
-  return {own, own};
+  return block_bits<double>(block, draw, purpose, key);
 }
 
 // One more attempt. Stores what it ends with, and returns false, if that is not the end.
@@ -425,11 +417,14 @@ FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, c
   const auto spot = map.spot(x.pack + x.element / Map::P::size * threads);
   const uint32_t element = x.element % Map::P::size;
   const Block block{spot.block.low + element / elements_per_block<R>, spot.block.high};
-  const auto bits = element_bits<P>(block, element, x.draw, Purpose::values, key, R());
-  const auto coin =
-      P == Proposal::normal ? bits : element_bits<P>(block, element, x.draw, Purpose::accept, key, R());
-  const auto result = distribution.template attempt<Lanes, P>(bits, coin);
   const bool second = (element & 1) != 0;
+  const Array<bool, Bits<Lanes, R>::lanes> own(second);
+  const auto bits = attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::values, key, R()), own);
+  const auto coin =
+      P == Proposal::normal
+          ? bits
+          : attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::accept, key, R()), own);
+  const auto result = distribution.template attempt<Lanes, P>(bits, coin);
   const bool accepted = second ? result.accepted.second.v[0] : result.accepted.first.v[0];
   if (!accepted && x.draw + 1u < max_attempts) return false;
   spot.p[element * spot.stride] = round_to<T>(second ? result.values.second.v[0] : result.values.first.v[0]);

@@ -37,7 +37,7 @@
 #include <vector>
 
 #include "core/normal.h"
-#include "cpu/matrix.h"
+#include "cpu/product.h"
 
 namespace fastinit {
 namespace {

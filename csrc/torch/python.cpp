@@ -13,7 +13,7 @@
 #include <limits>
 #include <string>
 
-#include "cpu/fill.h"
+#include "cpu/target.h"
 #include "torch/ops.h"
 
 namespace fastinit {
@@ -206,10 +206,8 @@ std::string compiler() {
 py::dict build_info() {
   py::dict info("version"_a = FASTINIT_VERSION, "compiler"_a = compiler(),
                 "torch_built_with"_a = FASTINIT_TORCH_VERSION, "cuda_architectures"_a = py::list());
-  std::vector<std::string> capabilities{"default"};
-#if defined(__x86_64__)
-  capabilities.insert(capabilities.end(), {"avx2", "avx512"});
-#endif
+  std::vector<std::string> capabilities;
+  for (const cpu::Target t : cpu::built()) capabilities.push_back(cpu::name(t));
   info["cpu_capabilities"] = capabilities;
 #if defined(FASTINIT_CUDA_ARCHS)
   info["cuda_architectures"] = py::str(FASTINIT_CUDA_ARCHS).attr("split")();
@@ -224,7 +222,7 @@ py::dict build_info() {
 }
 
 std::string set_cpu_capability(const std::string& wanted) {
-  for (const cpu::Capability c : cpu::available()) {
+  for (const cpu::Target c : cpu::available()) {
     if (wanted == cpu::name(c)) return cpu::name(cpu::set_active(c));
   }
   throw std::invalid_argument("no such CPU capability here: " + wanted);

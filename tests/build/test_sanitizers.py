@@ -6,6 +6,7 @@ in a program without libtorch. What is left is one mutex each around a generator
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -136,20 +137,14 @@ def test_threads(tmp_path: Path) -> None:
         "-fno-math-errno",
         "-fno-trapping-math",
     ]
-    targets = {"baseline": []}
-    if os.uname().machine == "x86_64":
-        avx2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt"]
-        avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512cd"]
-        targets |= {"avx2": avx2, "avx512": [*avx2, *avx512]}
     csrc = ROOT / "csrc"
-    jobs = [
-        (TESTS / "native" / "concurrent_fills.cpp", []),
-        (csrc / "cpu/fill.cpp", []),
-        (csrc / "cpu/matrix.cpp", []),
-    ]
-    for target, extra in targets.items():
-        for source in ("kernels", "matrix_kernels"):
-            jobs.append((csrc / "cpu" / f"{source}.cpp", [f"-DFASTINIT_TARGET={target}", *extra]))
+    preprocess = ["g++", "-E", "-P", "-x", "c++", str(csrc / "cpu" / "targets.def")]
+    targets = subprocess.run(preprocess, check=True, capture_output=True, text=True).stdout
+    jobs = [(TESTS / "native" / "concurrent_fills.cpp", [])]
+    jobs += [(csrc / "cpu" / f"{name}.cpp", []) for name in ("fill", "product", "target")]
+    for target, extra in re.findall(r'TARGET\((\w+), "[^"]*", "([^"]*)"', targets):
+        for source in sorted(csrc.glob("cpu/*_target.cpp")):
+            jobs.append((source, [f"-DFASTINIT_TARGET={target}", *extra.split()]))
     objects = []
     running = []
     for i, (source, extra) in enumerate(jobs):

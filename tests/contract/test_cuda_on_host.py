@@ -1,4 +1,4 @@
-"""The GPU's loops without a GPU: what a thread and a warp do is plain C++ (csrc/cuda/kernels.h), so cuda_on_host.cpp
+"""The GPU's loops without a GPU: what a thread and a warp do is plain C++ (csrc/cuda/*.h), so cuda_on_host.cpp
 runs it on the CPU, thread after thread. Every value must be the CPU's, and nothing else may be written.
 
 What this does not show: that threads at the same time do the same, and the few instructions of lanes_thread.h that only
@@ -7,21 +7,15 @@ a GPU has. tests/contract/test_cuda.py does, where there is one.
 
 import ctypes
 import math
-import os
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import native
 from fills import COMPLEX, FILLS, KEY, REAL, Fill, assert_same, bits_of
 from reference import bits
 
-ROOT = Path(__file__).parents[2]
-ARITHMETIC = "-fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math"  # as setup.py has it
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
 
 every_fill = pytest.mark.parametrize(
@@ -29,26 +23,11 @@ every_fill = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    if not sys.platform.startswith("linux"):
-        pytest.skip("needs a compiler that makes shared objects as Linux has them")
-    output = tmp_path_factory.mktemp("cuda") / "cuda_on_host.so"
-    compiler = shlex.split(os.environ.get("CXX", "g++"))
-    given = os.environ.get("CXXFLAGS", "")
-    flags = (
-        f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
-    )
-    subprocess.run(
-        [*compiler, *flags, str(ROOT / "tests" / "native" / "cuda_on_host.cpp"), "-o", str(output)],
-        check=True,
-    )
-    return ctypes.CDLL(str(output))
-
-
 @pytest.fixture
-def run(library):
+def run():
     """Fills `view`, the part of a tensor of shape `whole` that begins at element `first`, with the GPU's loops."""
+
+    library = native.library("cuda_on_host")
 
     def fill_view(fill: Fill, tensor, whole=None, first=0, key=KEY):
         view = tensor

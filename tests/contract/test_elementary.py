@@ -4,15 +4,18 @@ The bounds are those that the header states. Every run compares a sample of word
 whole range of float32.
 """
 
+import ctypes
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 
+import native
 import reference
-from fastinit import _C
 from fills import CAPABILITIES, KEY, Fill, capability, threads
 
 # As in the header: ulp for the logarithm, absolute for each coordinate of the direction. Seen were, over every word of
@@ -47,9 +50,10 @@ def interesting(bits: int, random: int = 1_000_000) -> np.ndarray:
 
 
 def computed(words: np.ndarray, bits: int) -> list[np.ndarray]:
-    return [
-        t.numpy().astype(np.longdouble) for t in _C.elementary(torch.from_numpy(words.view(np.int64)), bits)
-    ]
+    words, results = np.ascontiguousarray(words), [np.empty(words.size) for _ in range(3)]
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (words, *results)]
+    native.library("core").elementary(pointers[0], ctypes.c_int64(words.size), bits, *pointers[1:])
+    return [result.astype(np.longdouble) for result in results]
 
 
 def ulp(x: np.ndarray, bits: int) -> np.ndarray:
@@ -159,3 +163,15 @@ def test_kernels_use_these_functions(name: str, dtype: torch.dtype) -> None:
     radius = np.sqrt(log)
     assert np.array_equal(values[0::2], radius * x.astype(values.dtype))
     assert np.array_equal(values[1::2], radius * y.astype(values.dtype))
+
+
+@pytest.mark.parametrize("name", ["core", "cuda_on_host"])
+def test_no_libm(name: str) -> None:
+    """C8: of libm's functions only those that IEEE 754 fixes, wherever values are made or decided."""
+    path = subprocess.run(
+        [*native.COMPILER, "-print-file-name=libm.so.6"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    libm = native.symbols(Path(path), "defined")
+    assert {"exp", "erfc", "fma"} <= libm, "not a list of libm's functions"
+    used = native.symbols(Path(native.library(name)._name), "undefined") & libm
+    assert used <= {"fma", "fmaf", "sqrt", "sqrtf"}

@@ -1,7 +1,8 @@
 """Values never change by accident: what each function fills from a seed, as hashes in tests/vectors/values.txt.
 
-Within a major version nothing may change them (before 1.0, within a minor one). After a deliberate change, with the new
-version in pyproject.toml, `python tests/contract/test_reproducibility.py` writes the file anew.
+Within a major version nothing may change them (before 1.0, within a minor one), once it is released. After a deliberate
+change, with the new version in pyproject.toml or, before its release, a new entry under Values in CHANGELOG.md,
+`python tests/contract/test_reproducibility.py` writes the file anew.
 """
 
 import hashlib
@@ -96,8 +97,22 @@ def series(version: str) -> str:
     return major if major != "0" else f"0.{minor}"
 
 
+def revision(version: str, changelog: str) -> str:
+    """The series, and how many entries under Values the changelog has for its versions."""
+    entries = 0
+    for section in re.split(r"^## ", changelog, flags=re.M)[1:]:
+        head, _, values = section.partition("### Values\n")
+        if head[0].isdigit() and series(head) == series(version):
+            entries += len(re.findall(r"^- ", values.partition("\n### ")[0], re.M))
+    return f"{series(version)} revision {entries}"
+
+
+def current() -> str:
+    return revision(fastinit.__version__, (Path(__file__).parents[2] / "CHANGELOG.md").read_text())
+
+
 def read() -> tuple[str, dict[str, str]]:
-    """The series that the file is of, and its hashes."""
+    """The series and revision that the file is of, and its hashes."""
     lines = [line for line in VALUES.read_text().splitlines() if not line.startswith("#")]
     hashes = dict(reversed(line.split(" ", 1)) for line in lines[1:])  # type: ignore[arg-type]
     return lines[0].removeprefix("series "), hashes
@@ -105,13 +120,14 @@ def read() -> tuple[str, dict[str, str]]:
 
 def write() -> None:
     new = {str(case): case.hash() for case in cases()}
-    now = series(fastinit.__version__)
+    now = current()
     if VALUES.exists():
         before, old = read()
         changed = [name for name in old if name in new and new[name] != old[name]]
         if changed and now == before:
             sys.exit(
-                f"{len(changed)} values changed within {now}, the first {changed[0]}: that takes a new version"
+                f"{len(changed)} values changed within {now}, the first {changed[0]}: that takes a new version or, "
+                "before the release, an entry under Values in CHANGELOG.md"
             )
     VALUES.write_text(
         "# SHA-256, first 16 digits, of the elements' bytes in row-major order (little-endian), then what filled them:\n"
@@ -132,7 +148,7 @@ SETTINGS = [(name, count) for name in CAPABILITIES for count in (1, 2, 5)]
 @pytest.mark.parametrize(("instruction_set", "count"), SETTINGS)
 def test_values_are_what_they_were(instruction_set: str, count: int) -> None:
     version, expected = read()
-    assert version == series(fastinit.__version__), "a new version: write the values anew"
+    assert version == current(), "a new version or an entry under Values: write the values anew"
     with capability(instruction_set), threads(count):
         actual = {str(case): case.hash() for case in cases() if same_everywhere(case, instruction_set)}
     wrong = [f"{name}: {value}" for name, value in actual.items() if value != expected.get(name)]
@@ -165,6 +181,16 @@ def test_the_hash_sees_a_single_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("version", "expected"), [("0.1.0", "0.1"), ("0.12.3", "0.12"), ("3.1.4rc1", "3")])
 def test_series(version: str, expected: str) -> None:
     assert series(version) == expected
+
+
+def test_the_changelog_counts_as_a_revision() -> None:
+    first, second = (
+        "## 0.1.0 (unreleased)\n\nText.\n\n- new\n",
+        "\n### Values\n\n- one\n  more of it\n- two\n",
+    )
+    other = "\n### Fixed\n\n- this\n\n## 0.0.1\n\n### Values\n\n- older\n"
+    assert revision("0.1.0", first + other) == "0.1 revision 0"
+    assert revision("0.1.2", first + second + other) == "0.1 revision 2"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 #include <vector>
 
 #include "cpu/fill.h"
-#include "cpu/matrix.h"
 #include "cpu/parallel.h"
+#include "cpu/product.h"
+#include "cpu/target.h"
 
 namespace fastinit::cpu {
 
@@ -111,7 +112,7 @@ int main(int argc, char**) {
   std::atomic<bool> done{false};
   std::thread chooser([&] {  // of instruction sets, in the middle of it all
     while (!done) {
-      for (const cpu::Capability c : cpu::available()) cpu::set_active(c);
+      for (const cpu::Target c : cpu::available()) cpu::set_active(c);
       std::this_thread::yield();
     }
   });

@@ -88,17 +88,40 @@ def below(x: float, dtype: torch.dtype) -> float:
     return torch.nextafter(t, torch.full_like(t, -torch.inf)).item()
 
 
+def round_down(x: float, dtype: torch.dtype) -> float:
+    """The largest number of the dtype that is x or less."""
+    near = nearest(x, dtype)
+    return below(near, dtype) if near > x else near
+
+
+def round_up(x: float, dtype: torch.dtype) -> float:
+    return -round_down(-x, dtype)
+
+
+def last_below(x: float, dtype: torch.dtype) -> float:
+    """The largest number of the dtype that is less than x, whatever x is."""
+    down = round_down(x, dtype)
+    return down if down < x else below(down, dtype)
+
+
 def uniform(index: Words, key: int, a: float, b: float, dtype: torch.dtype) -> torch.Tensor:
-    """C3, exactly: a + u (b - a) rounded once to the arithmetic's type and once to the tensor's, then kept below b."""
+    """C3, exactly: a + u (b - a) rounded once to the arithmetic's type and once to the nearest number of the tensor's dtype
+    that lies in [a, b)."""
     wide = dtype == torch.float64
-    arithmetic = np.float64 if wide else np.float32
-    low, high = arithmetic(a), arithmetic(b)
+    arithmetic, its_dtype = (np.float64, torch.float64) if wide else (np.float32, torch.float32)
+    if a == b:
+        return torch.full(index.shape, float(arithmetic(a)), dtype=dtype)
+    low, high = arithmetic(round_up(a, its_dtype)), arithmetic(b)
     width, unit = Fraction(float(high - low)), Fraction(spacing(wide))
     sums = [Fraction(float(low)) + int(g) * unit * width for g in grid(bits(index, key, wide), wide)]
     rounded = torch.tensor([_round(s, arithmetic) for s in sums], dtype=torch.float64).to(dtype)
-    floor, ceiling = (nearest(float(x), dtype) for x in (low, high))
-    top = floor if floor == ceiling else below(ceiling, dtype)
-    return torch.where(rounded > top, torch.tensor(top, dtype=dtype), rounded)
+    return nearest_within(rounded, round_up(a, dtype), last_below(b, dtype))
+
+
+def nearest_within(rounded: torch.Tensor, first: float, last: float) -> torch.Tensor:
+    """Values that were rounded to their dtype, as if only its numbers from `first` to `last` had been there."""
+    first_, last_ = (torch.tensor(x, dtype=rounded.dtype) for x in (first, last))
+    return torch.where(rounded < first_, first_, torch.where(rounded > last_, last_, rounded))
 
 
 def _round(x: Fraction, arithmetic: type[np.floating]) -> float:
@@ -172,7 +195,9 @@ def truncated_normal(
 ) -> Truncated:
     """The first accepted attempt of each element. `proposal` is one of "normal", "uniform" and "exponential"."""
     index = np.asarray(index, np.uint64)
-    m, s, low, high = (np.longdouble(arithmetic_value(x, wide)) for x in (mean, std, a, b))
+    dtype = torch.float64 if wide else torch.float32
+    m, s = (np.longdouble(arithmetic_value(x, wide)) for x in (mean, std))
+    low, high = np.longdouble(round_up(a, dtype)), np.longdouble(round_down(b, dtype))
     epsilon = np.longdouble(np.finfo(np.float64 if wide else np.float32).eps)
     alpha, beta = (low - m) / s, (high - m) / s
     side = -1 if beta < 0 else 1  # on which side of the mean the interval's peak lies

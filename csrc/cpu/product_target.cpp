@@ -2,8 +2,8 @@
 //
 // K. Goto, R. van de Geijn: "Anatomy of high-performance matrix multiplication", ACM TOMS 34 (2008).
 //
-// As in kernels.cpp, nothing here may be shared with code compiled for another instruction set.
-#include "cpu/matrix_kernels.h"
+// As in fill_target.cpp, nothing here may be shared with code compiled for another instruction set.
+#include "cpu/product_target.h"
 
 #include "core/macros.h"
 
@@ -22,8 +22,7 @@
 // The sums of a tile are registers only if its loops are gone.
 #define FASTINIT_UNROLL_TILE _Pragma("GCC unroll 8")
 
-namespace fastinit {
-namespace FASTINIT_TARGET {
+namespace fastinit::FASTINIT_TARGET {
 namespace {
 
 #if defined(__AVX512F__)
@@ -207,18 +206,6 @@ void multiply_tiles(const cpu::Product<T>& p, int64_t i_begin, int64_t i_end, in
   }
 }
 
-}  // namespace
-
-template <class T>
-int64_t tile_rows() {
-  return rows;
-}
-
-template <class T>
-int64_t tile_cols(bool narrow) {
-  return narrow ? Tile<T, 1>::cols : Tile<T, most_vectors>::cols;
-}
-
 template <class T>
 void pack_a(const cpu::Product<T>& p, int64_t panel, int64_t panel_end) {
   const int64_t k = p.k_end - p.k_begin, begin = panel * rows;
@@ -267,15 +254,13 @@ void lower_squares(const cpu::Matrix<T>& a, int64_t begin, int64_t end, double* 
   }
 }
 
-#define FASTINIT_INSTANTIATE(T)                                                       \
-  template int64_t tile_rows<T>();                                                    \
-  template int64_t tile_cols<T>(bool);                                                \
-  template void pack_a(const cpu::Product<T>&, int64_t, int64_t);                     \
-  template void pack_b(const cpu::Product<T>&, int64_t, int64_t);                     \
-  template void multiply(const cpu::Product<T>&, int64_t, int64_t, int64_t, int64_t); \
-  template void lower_squares(const cpu::Matrix<T>&, int64_t, int64_t, double*);
-FASTINIT_INSTANTIATE(float)
-FASTINIT_INSTANTIATE(double)
+template <class T>
+constexpr cpu::ProductKernels<T> kernels{
+    rows, Tile<T, most_vectors>::cols, Tile<T, 1>::cols, pack_a<T>, pack_b<T>, multiply<T>, lower_squares<T>};
 
-}  // namespace FASTINIT_TARGET
-}  // namespace fastinit
+}  // namespace
+
+const cpu::ProductKernels<float>& product_kernels(float) { return kernels<float>; }
+const cpu::ProductKernels<double>& product_kernels(double) { return kernels<double>; }
+
+}  // namespace fastinit::FASTINIT_TARGET

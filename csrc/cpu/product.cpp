@@ -1,11 +1,11 @@
-#include "cpu/matrix.h"
+#include "cpu/product.h"
 
 #include <algorithm>
 #include <atomic>
 
-#include "cpu/fill.h"
-#include "cpu/matrix_kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/product_target.h"
+#include "cpu/target.h"
 
 namespace fastinit::cpu {
 namespace {
@@ -33,15 +33,15 @@ void for_each(int64_t count, bool parallel, const F& f) {
 // How many parts of at most that size.
 int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// Calls FUNCTION of the instruction set in use.
-#if defined(__x86_64__)
-#define FASTINIT_CALL(FUNCTION, ...)                              \
-  (active() == Capability::avx512 ? avx512::FUNCTION(__VA_ARGS__) \
-   : active() == Capability::avx2 ? avx2::FUNCTION(__VA_ARGS__)   \
-                                  : baseline::FUNCTION(__VA_ARGS__))
-#else
-#define FASTINIT_CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
-#endif
+// Those of the instruction set in use.
+template <class T>
+const ProductKernels<T>& kernels() {
+  static constexpr const ProductKernels<T>& (*of_targets[])(T) = {
+#define TARGET(NAMESPACE, ...) NAMESPACE::product_kernels,
+#include "cpu/targets.def"
+  };
+  return of_targets[static_cast<int>(active())](T());
+}
 
 // Waking threads takes as long as so many multiplications, or reading so many numbers.
 constexpr double parallel_multiplications = 1 << 20;
@@ -70,8 +70,9 @@ void Multiplier<T>::operator()(const Matrix<T>& c, const Matrix<T>& a, const Mat
     return (*this)(c.transposed(), b.transposed(), a.transposed(), alpha, add);
   }
   reserve(c.rows, c.cols, a.cols);
-  const bool narrow = c.cols <= FASTINIT_CALL(tile_cols<T>, true);
-  const int64_t tile_rows = FASTINIT_CALL(tile_rows<T>), tile_cols = FASTINIT_CALL(tile_cols<T>, narrow);
+  const ProductKernels<T>& k = kernels<T>();
+  const bool narrow = c.cols <= k.narrow_tile_cols;
+  const int64_t tile_rows = k.tile_rows, tile_cols = narrow ? k.narrow_tile_cols : k.tile_cols;
   const int64_t rows = parts(c.rows, tile_rows), cols = parts(c.cols, tile_cols);
   const int64_t slab_rows = slab / tile_rows, slab_cols = slab / tile_cols;
   const bool parallel =
@@ -94,14 +95,14 @@ void Multiplier<T>::operator()(const Matrix<T>& c, const Matrix<T>& a, const Mat
         const auto b_panel = [&](int64_t task) { return std::min(p.b_first + task * wide, b_end); };
         for_each(p.a_first == 0 ? a_tasks + b_tasks : a_tasks, parallel, [&](int64_t task) {
           if (task < a_tasks) {
-            FASTINIT_CALL(pack_a, p, a_panel(task), a_panel(task + 1));
+            k.pack_a(p, a_panel(task), a_panel(task + 1));
           } else {
-            FASTINIT_CALL(pack_b, p, b_panel(task - a_tasks), b_panel(task - a_tasks + 1));
+            k.pack_b(p, b_panel(task - a_tasks), b_panel(task - a_tasks + 1));
           }
         });
         for_each(a_tasks * b_tasks, parallel, [&](int64_t task) {
           const int64_t i = task % a_tasks, j = task / a_tasks;
-          FASTINIT_CALL(multiply, p, a_panel(i), a_panel(i + 1), b_panel(j), b_panel(j + 1));
+          k.multiply(p, a_panel(i), a_panel(i + 1), b_panel(j), b_panel(j + 1));
         });
       }
     }
@@ -110,12 +111,12 @@ void Multiplier<T>::operator()(const Matrix<T>& c, const Matrix<T>& a, const Mat
 
 template <class T>
 std::vector<double> lower_squares(const Matrix<T>& a) {
+  const ProductKernels<T>& k = kernels<T>();
   const int64_t tasks = parts(a.rows, rows_per_sum);
   std::vector<double> sums(static_cast<size_t>(tasks * a.cols));
   for_each(tasks, a.rows * a.cols > parallel_reads, [&](int64_t task) {
     const int64_t begin = task * rows_per_sum;
-    FASTINIT_CALL(lower_squares, a, begin, std::min(begin + rows_per_sum, a.rows),
-                  sums.data() + task * a.cols);
+    k.lower_squares(a, begin, std::min(begin + rows_per_sum, a.rows), sums.data() + task * a.cols);
   });
   for (int64_t i = a.cols; i < tasks * a.cols; ++i) sums[i % a.cols] += sums[i];
   sums.resize(static_cast<size_t>(a.cols));

@@ -1,4 +1,4 @@
-// The loops of cpu/kernels.cpp, compiled once per instruction set.
+// The loops of cpu/fill_target.cpp, compiled once per instruction set.
 #pragma once
 
 #include <cstddef>
@@ -21,16 +21,11 @@ using FillPart = void (*)(const Job& job, int64_t begin, int64_t end);
 
 }  // namespace cpu
 
-// The loop for this alternative of Distribution and this dtype.
-#define FASTINIT_DECLARE(TARGET)                            \
-  namespace TARGET {                                        \
+// The loop for an alternative of Distribution and a dtype.
+#define TARGET(NAMESPACE, ...)                              \
+  namespace NAMESPACE {                                     \
   cpu::FillPart fill_part(size_t alternative, DType dtype); \
   }
-FASTINIT_DECLARE(baseline)
-#if defined(__x86_64__)
-FASTINIT_DECLARE(avx2)
-FASTINIT_DECLARE(avx512)
-#endif
-#undef FASTINIT_DECLARE
+#include "cpu/targets.def"
 
 }  // namespace fastinit

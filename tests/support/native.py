@@ -1,0 +1,41 @@
+"""C++ of tests/native, compiled as the extension is, for tests of what Python does not see."""
+
+import ctypes
+import functools
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ARITHMETIC = "-fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math"  # as setup.py has it
+COMPILER = shlex.split(os.environ.get("CXX", "g++"))
+
+_folder = tempfile.TemporaryDirectory(prefix="fastinit-native-")
+
+
+@functools.cache
+def library(name: str) -> ctypes.CDLL:
+    """tests/native/NAME.cpp as a shared library."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs a compiler that makes shared objects as Linux has them")
+    given = os.environ.get("CXXFLAGS", "")
+    flags = (
+        f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
+    )
+    output = Path(_folder.name, f"{name}.so")
+    subprocess.run(
+        [*COMPILER, *flags, str(ROOT / "tests" / "native" / f"{name}.cpp"), "-o", str(output)], check=True
+    )
+    return ctypes.CDLL(str(output))
+
+
+def symbols(path: Path, kind: str) -> set[str]:
+    """The dynamic symbols of a library: kind is "defined" or "undefined"."""
+    command = ["nm", "-D", f"--{kind}-only", str(path)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {line.split()[-1].partition("@")[0] for line in lines}
