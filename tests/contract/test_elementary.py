@@ -12,8 +12,8 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-import torch
 import toolchain
+import torch
 
 import native
 import reference

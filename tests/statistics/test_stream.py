@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import toolchain
+import torch
 
 from fills import KEY, Fill
 from goodness import Check

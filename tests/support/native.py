@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 import toolchain
 
 ROOT = Path(__file__).parents[2]
