@@ -115,7 +115,9 @@ namespace {
 
 // Whether the storage, if there is one, reaches to the tensor's last element.
 bool has_memory(const at::Tensor& self) {
-  if (!self.has_storage() || self.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) return true;
+  if (!self.has_storage() || self.is_nested() || self.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return true;
+  }
   if (self.numel() == 0) return true;
   int64_t last = self.storage_offset();
   for (int64_t d = 0; d < self.dim(); ++d) last += (self.size(d) - 1) * self.stride(d);
@@ -133,9 +135,10 @@ void check_one_value_writable(const char* op, const at::Tensor& self) {
 }
 
 void check_writable(const char* op, const at::Tensor& self) {
-  TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_quantized(), "fastinit.", title(op),
-                              ": tensor must be dense and not quantized, but has layout ", self.layout(),
-                              " and dtype ", self.scalar_type());
+  TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && !self.is_nested() && !self.is_quantized(),
+                              "fastinit.", title(op),
+                              ": tensor must be dense, not nested and not quantized, but has layout ",
+                              self.layout(), " and dtype ", self.scalar_type());
   check_one_value_writable(op, self);
   const at::MemOverlap overlap = at::has_internal_overlap(self);
   if (overlap == at::MemOverlap::No) return;

@@ -221,6 +221,8 @@ TORCH_LIBRARY_IMPL(fastinit, CUDA, m) { m.impl("take_key", TORCH_FN(take_key_op<
 FASTINIT_IMPL(Meta, meta)
 TORCH_LIBRARY_IMPL(fastinit, Meta, m) { m.impl("take_key", TORCH_FN(take_key_meta)); }
 FASTINIT_IMPL(CompositeExplicitAutograd, refuse)
+FASTINIT_IMPL(NestedTensorCPU, refuse)
+FASTINIT_IMPL(NestedTensorCUDA, refuse)
 FASTINIT_IMPL(Conjugate, conjugate)
 FASTINIT_IMPL(Negative, negative)
 FASTINIT_IMPL(ADInplaceOrView, in_place)

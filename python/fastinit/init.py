@@ -314,15 +314,15 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     groups = operator.index(groups)
     per_group = outputs // groups
     _kernels.require_writable("dirac_", tensor)
-    if min(groups, per_group, inputs) == 0:
-        _kernels.zero_(tensor, "dirac_")
-        return tensor
-    _kernels.fill_(tensor, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
     with torch.no_grad():
-        centre = tensor
-        for size in kernel:
-            centre = centre.select(2, size // 2)
-        centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
+        if min(groups, per_group, inputs) > 0:
+            centre = tensor
+            for size in kernel:
+                centre = centre.select(2, size // 2)
+            _kernels.fill_(tensor, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
+            centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
+        else:
+            _kernels.zero_(tensor, "dirac_")
     return tensor
 
 

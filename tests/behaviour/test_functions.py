@@ -91,6 +91,7 @@ def test_cuda_generator_is_no_good_for_the_cpu(name: str) -> None:
 @pytest.mark.filterwarnings(
     "ignore:torch.quantize_per_tensor", "ignore:Sparse CSR", "ignore:.*torch.jit.script"
 )
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype")
 def test_messages_name_the_function_at_fault(name: str) -> None:
     """An error of the native part says which argument it is about, in one line, and shows no tensor's values."""
     wrong = {
@@ -101,6 +102,8 @@ def test_messages_name_the_function_at_fault(name: str) -> None:
         "SparseCsr": torch.zeros(shape(name)).to_sparse_csr(),
         "Mkldnn": torch.zeros(shape(name)).to_mkldnn(),
     }
+    if name in ("uniform_", "normal_", "trunc_normal_"):  # the others ask for its sizes, which it has none of
+        wrong["nested"] = torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(3, 4)])
     for word, tensor in wrong.items():
         with pytest.raises(RuntimeError, match=rf"fastinit\.{name}: .*{word}") as caught:
             fill(name, tensor)
@@ -108,6 +111,13 @@ def test_messages_name_the_function_at_fault(name: str) -> None:
     with pytest.raises(TypeError, match=rf"{name}\(\): argument 'generator'") as caught:
         fill(name, generator="a string")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype")
+def test_nested_tensors_of_one_value() -> None:
+    tensor = torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(3, 4)])
+    for call, value in ((fastinit.ones_, 1.0), (fastinit.zeros_, 0.0)):
+        assert all((part == value).all() for part in call(tensor).unbind())
 
 
 WRONG_PARAMETERS = [

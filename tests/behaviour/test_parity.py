@@ -421,7 +421,7 @@ def test_truncated_normal_bounds_beyond_the_dtype(dtype: torch.dtype, limit: flo
     for a, b in ((2 * limit, 3 * limit), (-inf, -2 * limit)):
         outcome = observe(fastinit.trunc_normal_, full((5,), dtype), 0, 1, a, b)
         check_refused(outcome, RuntimeError)
-        assert "interval" in str(outcome.error)
+        assert "has no number in" in str(outcome.error)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
