@@ -58,7 +58,13 @@ def main(arguments: list[str]) -> int:
     enough_python = run("-m", "coverage", *report)
     # A template's instances, and a source's three instruction sets, are the same lines. Some run 10^10 times.
     options = ["--root", str(ROOT), "--filter", "csrc/", "--gcov-executable", gcov_command]
-    options += ["--merge-mode-functions", "separate", "--merge-lines", "--gcov-suspicious-hits-threshold", "0"]
+    options += [
+        "--merge-mode-functions",
+        "separate",
+        "--merge-lines",
+        "--gcov-suspicious-hits-threshold",
+        "0",
+    ]
     report = ["--txt", "--fail-under-line", CPP_FLOOR, str(BUILD / "objects"), str(BUILD / "tmp")]
     enough_cpp = run("-m", "gcovr", *options, *report)
     if not passed:
