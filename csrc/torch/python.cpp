@@ -203,6 +203,9 @@ std::string compiler() {
 #endif
 }
 
+// Python looks for this in the file if the file does not load (_load.py).
+[[gnu::used]] const char built_with[] = "fastinit was built with torch " FASTINIT_TORCH_VERSION;
+
 py::dict build_info() {
   py::dict info("version"_a = FASTINIT_VERSION, "compiler"_a = compiler(),
                 "torch_built_with"_a = FASTINIT_TORCH_VERSION, "cuda_architectures"_a = py::list());

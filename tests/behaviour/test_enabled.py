@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_parity import BETTER, PARAMETERS, STRICTER, TENSORS, check_same
+from test_parity import BETTER, PARAMETERS, STRICTER, TENSORS, check_same, label
 from torch import nn
 from torch.nn import init
 from torch.nn import init as alias
@@ -237,7 +237,7 @@ def test_tensors_as_in_torch(name: str, kind: str) -> None:
         check_same(theirs, ours)
 
 
-@pytest.mark.parametrize(("name", "parameters"), PARAMETERS, ids=str)
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS, ids=[*map(label, PARAMETERS)])
 def test_parameters_as_in_torch(name: str, parameters: dict[str, Any]) -> None:
     theirs = observe(getattr(init, name), torch.full(shape(name), 7.0), **parameters)
     with fastinit.enabled():

@@ -4,12 +4,8 @@ import doctest
 import importlib
 import itertools
 import math
-import os
 import random
 import re
-import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -622,38 +618,3 @@ def arguments_of(name: str) -> list[str]:
 def test_version() -> None:
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     assert f'version = "{fastinit.__version__}"' in pyproject.read_text()
-
-
-def test_import_beside_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "__version__", "1.13.1")
-    with pytest.raises(
-        ImportError, match=r"was built with torch 2\..*, and this is torch 1\.13\.1; build it with"
-    ):
-        importlib.reload(importlib.import_module("fastinit._load"))
-
-
-@pytest.mark.parametrize(
-    "compiled_part, expected",
-    [
-        (None, r"its compiled part is missing from .*"),
-        ("_C.cpython-27-x86_64-linux-gnu.so", r"its compiled part is for another Python \(_C.cpython-27.*\)"),
-        ("_C.abi3.so", r"its compiled part does not fit this machine or the installed torch .* \(.*\)"),
-    ],
-)
-def test_import_without_the_compiled_part(compiled_part: str | None, expected: str, tmp_path: Path) -> None:
-    source = Path(fastinit.__file__).parent
-    shutil.copytree(source, tmp_path / "fastinit", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    if compiled_part:
-        (tmp_path / "fastinit" / compiled_part).write_bytes(b"not a library")
-    done = subprocess.run(
-        [sys.executable, "-c", "import fastinit"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert re.fullmatch(rf"ImportError: fastinit cannot be imported: {expected}; build it with .*", last), (
-        last
-    )

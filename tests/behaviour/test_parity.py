@@ -373,7 +373,8 @@ WELL_DEFINED: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
 
 
 def label(row: tuple[Any, ...]) -> str:
-    return f"{row[0]}({', '.join(f'{key}={value!r}' for key, value in row[1].items())})"[:80]
+    text = f"{row[0]}({', '.join(f'{key}={value!r}' for key, value in row[1].items())})"
+    return re.sub(r" object at 0x\w+", "", text)[:80]  # the same in every process
 
 
 @pytest.mark.parametrize("row", PARAMETERS, ids=label)
