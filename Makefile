@@ -47,8 +47,8 @@ test: build  ## run the tests (ARGS="-k orthogonal", ...)
 test-long: build  ## run all tests, those included that take minutes or much memory, two at a time
 	$(PY) -m pytest tests -m "long or not long" -n 2 --dist loadgroup $(ARGS)
 
-coverage: $(READY)  ## the lines that `make test` reaches, in Python and C++, by a build of its own (docs/coverage.md)
-	$(PY) tests/measure_coverage.py $(ARGS)
+coverage: $(READY)  ## the lines that `make test` does not reach, in Python and C++, by a build of its own
+	$(PY) tests/support/measure_coverage.py $(ARGS)
 
 bench: build  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)
@@ -75,7 +75,7 @@ COMPILERS ?= $(foreach cxx,g++ g++-11 clang++,$(if $(shell command -v $(cxx)),$(
 compilers: $(READY)  ## compile with each compiler there is, warnings as errors (COMPILERS="clang++ g++-11")
 	@for cxx in $(COMPILERS); do \
 	  echo "== $$cxx"; \
-	  CXX=$$cxx FASTINIT_WERROR=1 FASTINIT_CUDA=0 $(PY) setup.py -q build_ext \
+	  CXX="$$cxx" FASTINIT_WERROR=1 FASTINIT_CUDA=0 $(PY) setup.py -q build_ext \
 	    --build-temp build/$$cxx --build-lib build/$$cxx || exit 1; \
 	done
 

@@ -1,17 +1,19 @@
 """What holds for every test."""
 
+from __future__ import annotations
+
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import scipy
 import torch
-from benchmarks import machine
 
-from goodness import ALARM, Check
+if TYPE_CHECKING:  # what a machine for the CUDA tests need not have is imported where it is used
+    from goodness import Check
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,11 +33,18 @@ def p_values() -> Iterator[dict[str, dict]]:
     """What each test function found that takes `check`. FASTINIT_P_VALUES=FILE keeps it there, in the place of what earlier
     runs have found by the same tests."""
     found: dict[str, dict] = {}
-    about = machine.describe() if os.environ.get("FASTINIT_P_VALUES") else {}
+    about = {}
+    if file := os.environ.get("FASTINIT_P_VALUES"):
+        import scipy
+        from benchmarks import machine
+
+        about = machine.describe()
+        about["versions"]["scipy"] = scipy.__version__
     yield found
     if about and found:
-        about["versions"]["scipy"] = scipy.__version__
-        path = Path(os.environ["FASTINIT_P_VALUES"])
+        from goodness import ALARM
+
+        path = Path(file)
         earlier = json.loads(path.read_text())["runs"] if path.exists() else []
         for run in earlier:
             run["tests"] = {name: test for name, test in run["tests"].items() if name not in found}
@@ -46,6 +55,8 @@ def p_values() -> Iterator[dict[str, dict]]:
 @pytest.fixture
 def check(request: pytest.FixtureRequest, p_values: dict[str, dict]) -> Iterator[Check]:
     """Takes p-values; fails the test at its end if one is too small, or none."""
+    from goodness import ALARM
+
     function, case = request.node.originalname, request.node.name.partition("[")[2].removesuffix("]")
     about = request.function.__doc__.splitlines()[0]
     mine = p_values.setdefault(function, {"about": about, "seconds": 0.0, "p_values": {}})

@@ -16,6 +16,10 @@ FASTINIT_INLINE auto box_muller(Pair<B> bits) -> Pair<decltype(as_real(bits.firs
   return {radius * direction.x, radius * direction.y};
 }
 
+// No standard normal is larger: the radius of the smallest word.
+template <class R>
+constexpr double largest_normal = sizeof(R) == sizeof(double) ? 9.5 : 6.77;
+
 template <class R>
 struct Normal {
   using Arithmetic = R;

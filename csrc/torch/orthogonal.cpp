@@ -33,6 +33,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "core/normal.h"
@@ -264,7 +265,8 @@ bool is_matrix(const Tensor& x, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-void orthogonal(const Tensor& self, double gain, const TensorKey& key) {
+template <class R>
+void orthogonal(const Tensor& self, double gain, const Draw& draw) {
   if (self.numel() == 0) return;
   const int64_t rows = self.size(0), cols = self.numel() / rows;
   const bool narrow = self.scalar_type() == at::kHalf || self.scalar_type() == at::kBFloat16;
@@ -272,18 +274,14 @@ void orthogonal(const Tensor& self, double gain, const TensorKey& key) {
   const Tensor matrix =
       in_place ? self.view({rows, cols})
                : at::empty({rows, cols}, self.options().dtype(narrow ? at::kFloat : self.scalar_type()));
-  if (uses_double(self)) {
-    fill(matrix, key, Normal<double>{0, 1});
-  } else {
-    fill(matrix, key, Normal<float>{0, 1});
-  }
+  fill(matrix, draw, Normal<R>{0, 1});
 
   // The gain goes in with D, unless multiples of it might overflow, or fractions of it be denormal.
   const bool ordinary = gain == 0 || (std::abs(gain) > 1e-20 && std::abs(gain) < 1e20);
   const double folded = ordinary ? gain : 1;
   const Tensor q = rows < cols ? matrix.t() : matrix;
   const int64_t m = q.size(0), n = q.size(1);
-  if (uses_double(self)) {
+  if (std::is_same_v<R, double>) {
     accumulate(q, n, folded);
   } else {
     const int64_t k = std::clamp<int64_t>(m - short_reflector, 0, n);
@@ -298,5 +296,8 @@ void orthogonal(const Tensor& self, double gain, const TensorKey& key) {
   if (!ordinary) q.mul_(gain);
   if (!in_place) self.copy_(matrix.view(self.sizes()));
 }
+
+template void orthogonal<float>(const Tensor&, double, const Draw&);
+template void orthogonal<double>(const Tensor&, double, const Draw&);
 
 }  // namespace fastinit

@@ -3,11 +3,13 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "torch/tensors.h"
+#include "torch/regions.h"
 
 namespace fastinit {
 
-// Fills self, seen as a matrix of size(0) rows, with gain times a (semi-)orthogonal or unitary matrix.
-void orthogonal(const at::Tensor& self, double gain, const TensorKey& key);
+// Fills self, seen as a matrix of size(0) rows, with gain times a (semi-)orthogonal or unitary matrix. R is the arithmetic
+// that its reflectors are drawn in.
+template <class R>
+void orthogonal(const at::Tensor& self, double gain, const Draw& draw);
 
 }  // namespace fastinit

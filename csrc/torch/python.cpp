@@ -1,24 +1,34 @@
 // fastinit._C: what Python calls. The fills go through torch's dispatcher, but not through its Python front end,
-// which would cost more than filling a small tensor does.
+// which would cost more than filling a small tensor does; and not through pybind11's, for the same reason.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/Generator.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <string>
 
 #include "cpu/target.h"
-#include "torch/tensors.h"
+#include "torch/ops.h"
 
 namespace fastinit {
 namespace {
 
 namespace py = pybind11;
+using namespace pybind11::literals;
 using at::Tensor;
-using Generator = std::optional<at::Generator>;
+
+// A key in the place of a generator: one int64.
+struct PythonKey {
+  Tensor value;
+};
+
+PyTypeObject* key_type = nullptr;
 
 // ---- Arguments, read as torch reads them: the same types pass, and the same types of error say what does not. -------
 // pybind11's own conversions take whatever has a __float__, and its message prints whole tensors.
@@ -46,7 +56,7 @@ double number_of(const char* op, const char* name, py::handle object) {
           ? THPVariable_Unpack(object.ptr()).dim() == 0 && !THPVariable_Unpack(object.ptr()).requires_grad()
           : PyLong_Check(object.ptr()) || is_numpy_scalar(object);
   if (!a_number) {
-    throw py::type_error(std::string(op) + "(): argument '" + name + "' must be float, not " +
+    throw py::type_error(std::string(title(op)) + "(): argument '" + name + "' must be float, not " +
                          type_of(object));
   }
   const double value = PyFloat_AsDouble(object.ptr());
@@ -54,14 +64,12 @@ double number_of(const char* op, const char* name, py::handle object) {
   return value;
 }
 
-Generator generator_of(const char* op, py::handle object) {
-  if (object.is_none()) return std::nullopt;
-  py::detail::make_caster<at::Generator> generator;
-  if (!generator.load(object, false)) {
-    throw py::type_error(std::string(op) + "(): argument 'generator' must be torch.Generator, not " +
-                         type_of(object));
-  }
-  return py::detail::cast_op<at::Generator>(generator);
+KeySource source_of(const char* op, py::handle object) {
+  if (object.is_none()) return {};
+  if (Py_TYPE(object.ptr()) == key_type) return {{}, object.cast<const PythonKey&>().value};
+  if (THPGenerator_Check(object.ptr())) return {THPGenerator_Unwrap(object.ptr()), {}};
+  throw py::type_error(std::string(title(op)) + "(): argument 'generator' must be torch.Generator, not " +
+                       type_of(object));
 }
 
 // Without the GIL. Not by pybind11's guard: a daemon thread that outlives the interpreter ends where it would take the
@@ -78,47 +86,114 @@ void without_gil(const F& f) {
   PyEval_RestoreThread(state);
 }
 
-template <size_t>
-using Number = double;
-template <size_t>
-using Object = py::handle;
+// ---- Functions ------------------------------------------------------------------------------------------------------
 
-// Defines NAME, which calls fastinit::NAME with the tensor, the numbers called `names` and the generator. The GIL is
-// released meanwhile, if that takes long.
-template <size_t... I>
-void def_fill(py::module_& m, const char* op, std::array<const char*, sizeof...(I)> names,
-              std::index_sequence<I...>) {
-  const auto handle = c10::Dispatcher::singleton()
-                          .findSchemaOrThrow((std::string("fastinit::") + op).c_str(), "")
-                          .typed<void(const Tensor&, Number<I>..., Generator)>();
-  const bool fills = std::string(op) != "orthogonal_";  // which multiplies as well
-  m.def(op, [=](py::handle tensor, Object<I>... numbers, py::handle generator) {
-    const Tensor& self = tensor_of(op, tensor);
-    const std::array<double, sizeof...(I)> values{number_of(op, names[I], numbers)...};
-    const Generator source = generator_of(op, generator);
-    // A size that is a symbol has no number, and no memory that could be filled.
-    const bool soon = fills && self.sym_numel().maybe_as_int().value_or(0) < long_fill;
-    const auto fill = [&] { handle.call(self, values[I]..., source); };
-    soon ? fill() : without_gil(fill);
-  });
+// Calls f(arguments) and returns None, or sets Python's error. `most` arguments, of which the last `optional` may be left
+// away; those are null then.
+template <size_t most, size_t optional, class F>
+PyObject* call(const char* name, PyObject* const* given, Py_ssize_t count, const F& f) try {
+  const size_t n = static_cast<size_t>(count);
+  if (n > most || n + optional < most) {
+    throw py::type_error(std::string(name) + "() takes " + std::to_string(most - optional) +
+                         " arguments, not " + std::to_string(n));
+  }
+  std::array<py::handle, most> arguments;
+  std::copy_n(given, n, arguments.begin());
+  f(arguments);
+  Py_RETURN_NONE;
+} catch (const py::builtin_exception& error) {
+  error.set_error();
+  return nullptr;
+} catch (py::error_already_set& error) {
+  error.restore();
+  return nullptr;
+} catch (const std::exception&) {
+  torch::translate_exception_to_python(std::current_exception());
+  return nullptr;
 }
 
-template <class... Names>
-void def_fill(py::module_& m, const char* op, Names... names) {
-  def_fill(m, op, {names...}, std::index_sequence_for<Names...>());
+// The name of the function that Python called, if it gave one.
+struct CallerOf : Caller {
+  explicit CallerOf(py::handle name) : Caller(name ? PyUnicode_AsUTF8(name.ptr()) : nullptr) {}
+};
+
+using Function = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+
+void define(py::module_& m, const char* name, Function function) {
+  // Python keeps the definition for as long as the function lives.
+  auto* const definition = new PyMethodDef{
+      name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL, nullptr};
+  m.add_object(name, py::reinterpret_steal<py::object>(
+                         PyCFunction_NewEx(definition, nullptr, m.attr("__name__").ptr())));
+}
+
+template <size_t>
+using Number = double;
+
+template <class Op, class Last, size_t... I>
+const auto& handle_of(const char* overload, std::index_sequence<I...>) {
+  static const auto handle = c10::Dispatcher::singleton()
+                                 .findSchemaOrThrow((std::string("fastinit::") + Op::name).c_str(), overload)
+                                 .template typed<void(const Tensor&, Number<I>..., Last)>();
+  return handle;
+}
+
+// An op as a function: the tensor, the numbers, the source of the key, and, if that is not the op itself, the name of the
+// function that messages are to name. The GIL is released meanwhile, if that takes long.
+template <class Op>
+PyObject* fill(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  constexpr size_t n = Op::arguments.size();
+  return call<n + 3, 1>(Op::name, given, count, [](const std::array<py::handle, n + 3>& arguments) {
+    [&]<size_t... I>(std::index_sequence<I...> indices) {
+      const CallerOf caller(arguments[n + 2]);
+      const Tensor& self = tensor_of(Op::name, arguments[0]);
+      const std::array<double, n> numbers{number_of(Op::name, Op::arguments[I], arguments[I + 1])...};
+      const KeySource source = source_of(Op::name, arguments[n + 1]);
+      const auto run = [&] {
+        if (source.key.has_value()) {
+          handle_of<Op, const Tensor&>("key", indices).call(self, numbers[I]..., *source.key);
+        } else {
+          handle_of<Op, std::optional<at::Generator>>("", indices)
+              .call(self, numbers[I]..., source.generator);
+        }
+      };
+      // A size that is a symbol has no number, and no memory that could be filled.
+      const bool soon =
+          !std::is_same_v<Op, OrthogonalOp> && self.sym_numel().maybe_as_int().value_or(0) < long_fill;
+      soon ? run() : without_gil(run);
+    }
+    (std::make_index_sequence<n>());
+  });
 }
 
 // Torch's own fills under no_grad, which costs Python more than filling a small tensor does.
 template <class Fill>
-void fill_plainly(const char* op, py::handle tensor, const Fill& fill) {
+void fill_plainly(const char* op, py::handle tensor, py::handle caller, const Fill& fill) {
+  const CallerOf name(caller);
   const Tensor& self = tensor_of(op, tensor);
+  check_one_value_writable(op, self);
+  if (Record* const record = Record::current()) record->began = true;
   without_gil([&] {
     const at::NoGradGuard no_grad;
-    TORCH_CHECK(!self.is_inference() || c10::InferenceMode::is_enabled(), "fastinit.", op,
-                ": tensor is an inference tensor, which can be updated in inference mode only; clone() it");
     fill(self);
   });
 }
+
+// The value as Python has it: an integer stays exact in an integer tensor.
+PyObject* fill_(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  return call<3, 1>("fill_", given, count, [](const std::array<py::handle, 3>& arguments) {
+    const at::Scalar value = PyLong_Check(arguments[1].ptr()) ? at::Scalar(arguments[1].cast<int64_t>())
+                                                              : at::Scalar(arguments[1].cast<double>());
+    fill_plainly("fill_", arguments[0], arguments[2], [&](const Tensor& self) { self.fill_(value); });
+  });
+}
+PyObject* zero_(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  return call<2, 1>("zero_", given, count, [](const std::array<py::handle, 2>& arguments) {
+    fill_plainly("zero_", arguments[0], arguments[1], [](const Tensor& self) { self.zero_(); });
+  });
+}
+
+// ---- About the build ------------------------------------------------------------------------------------------------
 
 std::string compiler() {
 #if defined(__clang__)
@@ -128,31 +203,17 @@ std::string compiler() {
 #endif
 }
 
-#if defined(FASTINIT_CUDA_ARCHS)
-std::vector<std::string> words(const std::string& text) {
-  std::vector<std::string> result;
-  size_t at = 0;
-  while ((at = text.find_first_not_of(' ', at)) != std::string::npos) {
-    const size_t end = std::min(text.find(' ', at), text.size());
-    result.push_back(text.substr(at, end - at));
-    at = end;
-  }
-  return result;
-}
-#endif
+// Python looks for this in the file if the file does not load (_load.py).
+[[gnu::used]] const char built_with[] = "fastinit was built with torch " FASTINIT_TORCH_VERSION;
 
 py::dict build_info() {
-  py::dict info;
-  info["version"] = FASTINIT_VERSION;
-  info["compiler"] = compiler();
-  info["torch_built_with"] = FASTINIT_TORCH_VERSION;
+  py::dict info("version"_a = FASTINIT_VERSION, "compiler"_a = compiler(),
+                "torch_built_with"_a = FASTINIT_TORCH_VERSION, "cuda_architectures"_a = py::list());
   std::vector<std::string> capabilities;
-  for (const cpu::Target t : cpu::built()) capabilities.push_back(cpu::name(t));
+  for (const cpu::Target t : cpu::built()) capabilities.emplace_back(cpu::name(t));
   info["cpu_capabilities"] = capabilities;
 #if defined(FASTINIT_CUDA_ARCHS)
-  info["cuda_architectures"] = words(FASTINIT_CUDA_ARCHS);
-#else
-  info["cuda_architectures"] = std::vector<std::string>();
+  info["cuda_architectures"] = py::str(FASTINIT_CUDA_ARCHS).attr("split")();
 #endif
 #if defined(FASTINIT_CUDA_TOOLKIT)
   info["cuda_toolkit"] = FASTINIT_CUDA_TOOLKIT;
@@ -170,28 +231,41 @@ std::string set_cpu_capability(const std::string& wanted) {
   throw std::invalid_argument("no such CPU capability here: " + wanted);
 }
 
+py::object key_of(const Record& record) {
+  if (!record.key.has_value()) return py::none();
+  if (record.key->device.defined()) return py::cast(record.key->device);
+  return py::int_(record.key->host.bits);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-  def_fill(m, "uniform_", "a", "b");
-  def_fill(m, "normal_", "mean", "std");
-  def_fill(m, "trunc_normal_", "mean", "std", "a", "b");
-  def_fill(m, "sparse_", "sparsity", "std");
-  def_fill(m, "orthogonal_", "gain");
-  // The value as Python has it: an integer stays exact in an integer tensor.
-  m.def("fill_", [](py::handle tensor, py::int_ value) {
-    const at::Scalar scalar = value.cast<int64_t>();
-    fill_plainly("fill_", tensor, [&](const Tensor& self) { self.fill_(scalar); });
-  });
-  m.def("fill_", [](py::handle tensor, py::float_ value) {
-    const at::Scalar scalar = static_cast<double>(value);
-    fill_plainly("fill_", tensor, [&](const Tensor& self) { self.fill_(scalar); });
-  });
-  m.def("zero_",
-        [](py::handle tensor) { fill_plainly("zero_", tensor, [](const Tensor& self) { self.zero_(); }); });
+  for_each_op([&]<class Op>() { define(m, Op::name, fill<Op>); });
+  define(m, "fill_", fill_);
+  define(m, "zero_", zero_);
+  m.def(
+      "check_writable",
+      [](const char* caller, const Tensor& tensor, bool one_value) {
+        one_value ? check_one_value_writable(caller, tensor) : check_writable(caller, tensor);
+      },
+      "caller"_a, "tensor"_a, "one_value"_a = false);
 
-  m.def("check_writable",
-        [](const std::string& op, const Tensor& tensor) { check_writable(op.c_str(), tensor); });
+  py::class_<PythonKey> key(m, "Key", "A key itself, where a generator may stand: 64 bits, or one int64.");
+  key.def(py::init([](const Tensor& value) { return PythonKey{value}; }), "value"_a);
+  key.def(py::init([](uint64_t bits) {
+            return PythonKey{at::scalar_tensor(static_cast<int64_t>(bits), at::kLong)};
+          }),
+          "value"_a);
+  key_type = reinterpret_cast<PyTypeObject*>(key.ptr());
+
+  py::class_<Record>(m, "Record", "What the fills of this thread do in a `with` block.")
+      .def(py::init<>())
+      .def(
+          "__enter__", [](Record& record) -> Record& { return record.open(), record; },
+          py::return_value_policy::reference)
+      .def("__exit__", [](Record& record, const py::args&) { record.close(); })
+      .def_readonly("began", &Record::began)
+      .def_property_readonly("key", key_of);
 
   m.def("build_info", build_info);
   m.def("cpu_capability", [] { return std::string(cpu::name(cpu::active())); });

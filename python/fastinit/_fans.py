@@ -79,7 +79,10 @@ def _calculate_correct_fan(tensor: Tensor, mode: FanMode) -> int:
 def xavier_std(tensor: Tensor, gain: float) -> float:
     """The standard deviation after Glorot and Bengio (2010): the mean of both fans, and any gain."""
     fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
-    std = _scale(gain, (fan_in + fan_out) / 2)
+    try:
+        std = _scale(gain, (fan_in + fan_out) / 2)
+    except TypeError:
+        raise TypeError(f"gain must be a number, not {type(gain).__name__}") from None
     # Arrays are refused with torch's error where the tensor is filled.
     comparable = is_dynamo_compiling() or getattr(gain, "ndim", 0) == 0
     if comparable and not 0.0 <= gain < math.inf:

@@ -1,99 +1,95 @@
 """The one door to the native kernels: nothing else in the package calls ``fastinit._C`` to fill a tensor.
 
-There are two ways in. ``fastinit._C`` costs the least per call; ``torch.compile`` cannot look into it, and gets
-the same kernels as ``torch.ops.fastinit``. Both go through torch's dispatcher, and neither tracks gradients.
+There are two ways in. ``fastinit._C`` costs the least per call. ``torch.compile`` cannot look into it and gets the same
+kernels as ``torch.ops.fastinit``. Both go through torch's dispatcher, and neither tracks gradients.
 
-In the place of a generator, every fill takes a key as well: one int64 in a tensor. Fills are repeated by that.
+A fill takes its key from a source: a generator, the default generator of the tensor's device (None), or a ``Key``, which
+is the key itself. ``caller`` is the function that error messages name.
 """
 
 import torch
 from torch import Generator, Tensor
+from torch._library.effects import EffectType
 from torch.compiler import is_dynamo_compiling
 
 from fastinit import _C
+from fastinit._C import Key as Key
+from fastinit._C import Record as Record
 
-Source = Generator | Tensor | None
+Source = Generator | Key | None
+
+# A compiler may drop a fill that nobody reads, but not the key that it takes: every later fill depends on that.
+torch.library._register_effectful_op("fastinit::take_key", EffectType.ORDERED)
 
 
-def uniform_(tensor: Tensor, a: float, b: float, generator: Source) -> None:
+def uniform_(tensor: Tensor, a: float, b: float, source: Source, caller: str = "uniform_") -> None:
     if is_dynamo_compiling():
-        with torch.no_grad():
-            torch.ops.fastinit.uniform_(tensor, a, b, generator=generator)
-    elif isinstance(generator, Tensor):
-        torch.ops.fastinit.uniform_.key(tensor, a, b, key=generator)
+        _traced("uniform_", tensor, (a, b), source)
     else:
-        _C.uniform_(tensor, a, b, generator)
+        _C.uniform_(tensor, a, b, source, caller)
 
 
-def normal_(tensor: Tensor, mean: float, std: float, generator: Source) -> None:
+def normal_(tensor: Tensor, mean: float, std: float, source: Source, caller: str = "normal_") -> None:
     if is_dynamo_compiling():
-        with torch.no_grad():
-            torch.ops.fastinit.normal_(tensor, mean, std, generator=generator)
-    elif isinstance(generator, Tensor):
-        torch.ops.fastinit.normal_.key(tensor, mean, std, key=generator)
+        _traced("normal_", tensor, (mean, std), source)
     else:
-        _C.normal_(tensor, mean, std, generator)
+        _C.normal_(tensor, mean, std, source, caller)
 
 
-def trunc_normal_(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Source) -> None:
+def trunc_normal_(tensor: Tensor, mean: float, std: float, a: float, b: float, source: Source) -> None:
     if is_dynamo_compiling():
-        with torch.no_grad():
-            torch.ops.fastinit.trunc_normal_(tensor, mean, std, a, b, generator=generator)
-    elif isinstance(generator, Tensor):
-        torch.ops.fastinit.trunc_normal_.key(tensor, mean, std, a, b, key=generator)
+        _traced("trunc_normal_", tensor, (mean, std, a, b), source)
     else:
-        _C.trunc_normal_(tensor, mean, std, a, b, generator)
+        _C.trunc_normal_(tensor, mean, std, a, b, source)
 
 
-def sparse_(tensor: Tensor, sparsity: float, std: float, generator: Source) -> None:
+def sparse_(tensor: Tensor, sparsity: float, std: float, source: Source) -> None:
     if is_dynamo_compiling():
-        with torch.no_grad():
-            torch.ops.fastinit.sparse_(tensor, sparsity, std, generator=generator)
-    elif isinstance(generator, Tensor):
-        torch.ops.fastinit.sparse_.key(tensor, sparsity, std, key=generator)
+        _traced("sparse_", tensor, (sparsity, std), source)
     else:
-        _C.sparse_(tensor, sparsity, std, generator)
+        _C.sparse_(tensor, sparsity, std, source)
 
 
-def orthogonal_(tensor: Tensor, gain: float, generator: Source) -> None:
+def orthogonal_(tensor: Tensor, gain: float, source: Source, caller: str = "orthogonal_") -> None:
     if is_dynamo_compiling():
-        with torch.no_grad():
-            torch.ops.fastinit.orthogonal_(tensor, gain, generator=generator)
-    elif isinstance(generator, Tensor):
-        torch.ops.fastinit.orthogonal_.key(tensor, gain, key=generator)
+        _traced("orthogonal_", tensor, (gain,), source)
     else:
-        _C.orthogonal_(tensor, gain, generator)
+        _C.orthogonal_(tensor, gain, source, caller)
 
 
-def fill_(tensor: Tensor, val: float) -> None:
+def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
+    """Take the key and fill with it, as two operators."""
+    op = getattr(torch.ops.fastinit, name)
+    with torch.no_grad():
+        if tensor.numel() == 0:  # takes no key
+            op(tensor, *numbers, generator=generator)
+        else:
+            key = torch.ops.fastinit.take_key(tensor, generator=generator)
+            op.key(tensor, *numbers, key=key)
+
+
+def fill_(tensor: Tensor, value: float, caller: str) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
-            tensor.fill_(val)
-    elif type(val) is float or (type(val) is int and -(2**63) <= val < 2**63):
-        _C.fill_(tensor, val)
+            tensor.fill_(value)
+    elif type(value) is float or (type(value) is int and -(2**63) <= value < 2**63):
+        _C.fill_(tensor, value, caller)
     else:  # torch knows what else a scalar can be
-        _require_inference_mode("fill_", tensor)
+        if isinstance(tensor, Tensor):
+            _C.check_writable(caller, tensor, one_value=True)
         with torch.no_grad():
-            tensor.fill_(val)
+            tensor.fill_(value)
 
 
-def _require_inference_mode(name: str, tensor: Tensor) -> None:
-    """Raise a RuntimeError for an inference tensor outside of inference mode. torch may do so after it has written."""
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            f"fastinit.{name}: tensor is an inference tensor, which can be updated in inference mode only; clone() it"
-        )
-
-
-def zero_(tensor: Tensor) -> None:
+def zero_(tensor: Tensor, caller: str) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():
             tensor.zero_()
     else:
-        _C.zero_(tensor)
+        _C.zero_(tensor, caller)
 
 
-def require_writable(name: str, tensor: Tensor) -> None:
-    """Raise a RuntimeError if elements of the tensor share memory, or if it must not be written to here."""
+def require_writable(caller: str, tensor: Tensor) -> None:
+    """Raise an error if elements of the tensor share memory, or if it must not be written to here."""
     if not is_dynamo_compiling():
-        _C.check_writable(name, tensor)
+        _C.check_writable(caller, tensor)

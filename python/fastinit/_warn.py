@@ -2,19 +2,20 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import torch.nn.init
 from torch.compiler import is_dynamo_compiling
 
 # Files between a program and a function of this package that was called in place of torch.nn.init's.
-passed_over = {torch.nn.init.__file__}
+passed_over = {torch.nn.init.__file__, str(Path(__file__).with_name("init.py"))}
 
 
 def warn(message: str) -> None:
-    """Warn at the line that called the function which calls this one."""
-    level = 3
+    """Warn at the line that called the overridable function whose implementation calls this one."""
+    level = 4
     if not is_dynamo_compiling():
-        frame = sys._getframe(2)
+        frame = sys._getframe(3)
         while frame.f_code.co_filename in passed_over and frame.f_back is not None:
             frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)

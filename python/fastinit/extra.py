@@ -2,11 +2,12 @@
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from fastinit import _kernels
+from fastinit._overridable import overridable
 
 
+@overridable
 def delta_orthogonal_(
     tensor: Tensor,
     gain: float = 1,
@@ -39,10 +40,6 @@ def delta_orthogonal_(
         >>> torch.allclose(centre.T @ centre, torch.eye(4), atol=1e-6), w.count_nonzero().item()
         (True, 32)
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            delta_orthogonal_, (tensor,), tensor=tensor, gain=gain, generator=generator
-        )
     if not 3 <= tensor.dim() <= 5:
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     outputs, inputs, *field = tensor.shape
@@ -55,10 +52,11 @@ def delta_orthogonal_(
     _kernels.require_writable("delta_orthogonal_", tensor)
     # The matrix first: should an argument be wrong, nothing has been written yet.
     matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
-    _kernels.orthogonal_(matrix, gain, generator)
-    values = centre = tensor.detach()
-    for size in field:
-        centre = centre.select(2, (size - 1) // 2)
-    values.zero_()
-    centre.copy_(matrix)
+    _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
+    _kernels.zero_(tensor, "delta_orthogonal_")
+    with torch.no_grad():
+        centre = tensor
+        for size in field:
+            centre = centre.select(2, (size - 1) // 2)
+        centre.copy_(matrix)
     return tensor

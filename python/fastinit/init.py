@@ -15,7 +15,6 @@ import operator
 import torch
 from torch import Tensor
 from torch.nn.init import calculate_gain
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from fastinit import _kernels
 from fastinit._deprecated import deprecated_alias
@@ -27,6 +26,7 @@ from fastinit._fans import (
     kaiming_std,
     xavier_std,
 )
+from fastinit._overridable import overridable
 from fastinit._warn import warn
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
 SQRT_3 = math.sqrt(3.0)  # a uniform distribution on [-h, h] has the standard deviation h / sqrt(3)
 
 
+@overridable
 def uniform_(
     tensor: Tensor,
     a: float = 0.0,
@@ -91,12 +92,11 @@ def uniform_(
         >>> bool(((w >= -0.1) & (w < 0.1)).all())
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(uniform_, (tensor,), tensor=tensor, a=a, b=b, generator=generator)
     _kernels.uniform_(tensor, a, b, generator)
     return tensor
 
 
+@overridable
 def normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -125,14 +125,11 @@ def normal_(
         >>> 0.019 < w.std().item() < 0.021
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            normal_, (tensor,), tensor=tensor, mean=mean, std=std, generator=generator
-        )
     _kernels.normal_(tensor, mean, std, generator)
     return tensor
 
 
+@overridable
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -171,13 +168,13 @@ def trunc_normal_(
         >>> bool((w.abs() <= 0.04).all())
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            trunc_normal_, (tensor,), tensor=tensor, mean=mean, std=std, a=a, b=b, generator=generator
-        )
     if tensor.is_meta:
         return tensor
-    if mean < a - 2 * std or mean > b + 2 * std:
+    try:
+        far = mean < a - 2 * std or mean > b + 2 * std
+    except TypeError:  # the kernel says which of them is no number
+        far = False
+    if far:
         warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
             "The distribution of values may be incorrect."
@@ -188,6 +185,7 @@ def trunc_normal_(
     return tensor
 
 
+@overridable
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill a tensor with one value.
 
@@ -206,12 +204,11 @@ def constant_(tensor: Tensor, val: float) -> Tensor:
         >>> fastinit.constant_(torch.empty(3), 0.5)
         tensor([0.5000, 0.5000, 0.5000])
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(constant_, (tensor,), tensor=tensor, val=val)
-    _kernels.fill_(tensor, val)
+    _kernels.fill_(tensor, val, "constant_")
     return tensor
 
 
+@overridable
 def ones_(tensor: Tensor) -> Tensor:
     """Fill a tensor with ones.
 
@@ -226,12 +223,11 @@ def ones_(tensor: Tensor) -> Tensor:
         >>> fastinit.ones_(torch.empty(3))
         tensor([1., 1., 1.])
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(ones_, (tensor,), tensor=tensor)
-    _kernels.fill_(tensor, 1.0)
+    _kernels.fill_(tensor, 1.0, "ones_")
     return tensor
 
 
+@overridable
 def zeros_(tensor: Tensor) -> Tensor:
     """Fill a tensor with zeros.
 
@@ -246,12 +242,11 @@ def zeros_(tensor: Tensor) -> Tensor:
         >>> fastinit.zeros_(torch.empty(3))
         tensor([0., 0., 0.])
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(zeros_, (tensor,), tensor=tensor)
-    _kernels.zero_(tensor)
+    _kernels.zero_(tensor, "zeros_")
     return tensor
 
 
+@overridable
 def eye_(tensor: Tensor) -> Tensor:
     """Fill a matrix with ones on its main diagonal and zeros elsewhere.
 
@@ -272,17 +267,16 @@ def eye_(tensor: Tensor) -> Tensor:
         tensor([[1., 0., 0.],
                 [0., 1., 0.]])
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(eye_, (tensor,), tensor=tensor)
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     _kernels.require_writable("eye_", tensor)
-    values = tensor.detach()
-    values.fill_(0)  # zero_ takes dtypes whose diagonal could not be filled then
-    values.diagonal().fill_(1)
+    _kernels.fill_(tensor, 0, "eye_")  # zero_ takes dtypes whose diagonal could not be filled then
+    with torch.no_grad():
+        tensor.diagonal().fill_(1)
     return tensor
 
 
+@overridable
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Fill a convolution's weight so that it passes on its input channels unchanged.
 
@@ -310,8 +304,6 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
         >>> torch.equal(conv(image), image)
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(dirac_, (tensor,), tensor=tensor, groups=groups)
     if tensor.dim() not in (3, 4, 5):
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     outputs, inputs, *kernel = tensor.shape
@@ -322,17 +314,19 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     groups = operator.index(groups)
     per_group = outputs // groups
     _kernels.require_writable("dirac_", tensor)
-    values = centre = tensor.detach()
-    if min(groups, per_group, inputs) > 0:
-        for size in kernel:
-            centre = centre.select(2, size // 2)
-        values.fill_(0)  # zero_ takes dtypes whose centre could not be filled then
-        centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
-    else:
-        values.zero_()
+    with torch.no_grad():
+        if min(groups, per_group, inputs) > 0:
+            centre = tensor
+            for size in kernel:
+                centre = centre.select(2, size // 2)
+            _kernels.fill_(tensor, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
+            centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
+        else:
+            _kernels.zero_(tensor, "dirac_")
     return tensor
 
 
+@overridable
 def xavier_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
@@ -362,15 +356,12 @@ def xavier_uniform_(
         >>> bool((w.abs() <= 5 / 3 * (6 / 50) ** 0.5).all())
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            xavier_uniform_, (tensor,), tensor=tensor, gain=gain, generator=generator
-        )
     bound = SQRT_3 * xavier_std(tensor, gain)
-    _kernels.uniform_(tensor, -bound, bound, generator)
+    _kernels.uniform_(tensor, -bound, bound, generator, "xavier_uniform_")
     return tensor
 
 
+@overridable
 def xavier_normal_(
     tensor: Tensor,
     gain: float = 1.0,
@@ -400,12 +391,11 @@ def xavier_normal_(
         >>> 0.049 < w.std().item() < 0.051
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(xavier_normal_, (tensor,), tensor=tensor, gain=gain, generator=generator)
-    _kernels.normal_(tensor, 0.0, xavier_std(tensor, gain), generator)
+    _kernels.normal_(tensor, 0.0, xavier_std(tensor, gain), generator, "xavier_normal_")
     return tensor
 
 
+@overridable
 def kaiming_uniform_(
     tensor: Tensor,
     a: float = 0,
@@ -440,24 +430,15 @@ def kaiming_uniform_(
         >>> bool((w.abs() <= (6 / 30) ** 0.5).all())
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            kaiming_uniform_,
-            (tensor,),
-            tensor=tensor,
-            a=a,
-            mode=mode,
-            nonlinearity=nonlinearity,
-            generator=generator,
-        )
     if 0 in tensor.shape:
         warn("Initializing zero-element tensors is a no-op")
         return tensor
     bound = SQRT_3 * kaiming_std(tensor, a, mode, nonlinearity)
-    _kernels.uniform_(tensor, -bound, bound, generator)
+    _kernels.uniform_(tensor, -bound, bound, generator, "kaiming_uniform_")
     return tensor
 
 
+@overridable
 def kaiming_normal_(
     tensor: Tensor,
     a: float = 0,
@@ -492,23 +473,14 @@ def kaiming_normal_(
         >>> 0.062 < w.std().item() < 0.064
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            kaiming_normal_,
-            (tensor,),
-            tensor=tensor,
-            a=a,
-            mode=mode,
-            nonlinearity=nonlinearity,
-            generator=generator,
-        )
     if 0 in tensor.shape:
         warn("Initializing zero-element tensors is a no-op")
         return tensor
-    _kernels.normal_(tensor, 0.0, kaiming_std(tensor, a, mode, nonlinearity), generator)
+    _kernels.normal_(tensor, 0.0, kaiming_std(tensor, a, mode, nonlinearity), generator, "kaiming_normal_")
     return tensor
 
 
+@overridable
 def orthogonal_(
     tensor: Tensor,
     gain: float = 1,
@@ -539,8 +511,6 @@ def orthogonal_(
         >>> torch.allclose(w @ w.T, torch.eye(3), atol=1e-6)
         True
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(orthogonal_, (tensor,), tensor=tensor, gain=gain, generator=generator)
     if tensor.dim() < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0 or tensor.is_meta:
@@ -549,6 +519,7 @@ def orthogonal_(
     return tensor
 
 
+@overridable
 def sparse_(
     tensor: Tensor,
     sparsity: float,
@@ -582,16 +553,17 @@ def sparse_(
         >>> (w == 0).sum(dim=0)
         tensor([3, 3, 3, 3])
     """
-    if has_torch_function_variadic(tensor):
-        return handle_torch_function(
-            sparse_, (tensor,), tensor=tensor, sparsity=sparsity, std=std, generator=generator
-        )
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     if tensor.is_meta:
         return tensor
     if type(sparsity) not in (int, float):
-        math.ceil(sparsity * tensor.shape[0])  # torch's errors for what is no number
+        try:
+            math.ceil(sparsity * tensor.shape[0])  # torch's errors for what is no number
+        except TypeError:
+            raise TypeError(
+                f"sparse_(): argument 'sparsity' must be float, not {type(sparsity).__name__}"
+            ) from None
         sparsity = float(sparsity)
     if not 0.0 <= sparsity <= 1.0:
         error = OverflowError if abs(sparsity) == math.inf else ValueError

@@ -2,11 +2,10 @@
 
 import doctest
 import importlib
-import os
+import itertools
+import math
+import random
 import re
-import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastinit
+from fastinit import _C
 from testing import FUNCTIONS, RANDOM, arguments, observe, shape, untouched
 
 OPS: dict[str, tuple[float, ...]] = {
@@ -87,15 +88,75 @@ def test_cuda_generator_is_no_good_for_the_cpu(name: str) -> None:
 
 
 @every_random_function
+@pytest.mark.filterwarnings(
+    "ignore:torch.quantize_per_tensor", "ignore:Sparse CSR", "ignore:.*torch.jit.script"
+)
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype")
 def test_messages_name_the_function_at_fault(name: str) -> None:
     """An error of the native part says which argument it is about, in one line, and shows no tensor's values."""
-    for tensor in (torch.zeros(shape(name), dtype=torch.int64), torch.zeros(1, 4).expand(6, 4)):
-        with pytest.raises(RuntimeError, match=r"fastinit\.\w+_: ") as caught:
+    wrong = {
+        "dtype": torch.zeros(shape(name), dtype=torch.int64),
+        "memory": torch.zeros(1, 4).expand(6, 4),
+        "QInt8": torch.quantize_per_tensor(torch.zeros(shape(name)), 1.0, 0, torch.qint8),
+        "Sparse": torch.zeros(shape(name)).to_sparse(),
+        "SparseCsr": torch.zeros(shape(name)).to_sparse_csr(),
+        "Mkldnn": torch.zeros(shape(name)).to_mkldnn(),
+    }
+    if name in ("uniform_", "normal_", "trunc_normal_"):  # the others ask for its sizes, which it has none of
+        wrong["nested"] = torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(3, 4)])
+    for word, tensor in wrong.items():
+        with pytest.raises(RuntimeError, match=rf"fastinit\.{name}: .*{word}") as caught:
             fill(name, tensor)
         assert "\n" not in str(caught.value)
-    with pytest.raises(TypeError, match="generator") as caught:
+    with pytest.raises(TypeError, match=rf"{name}\(\): argument 'generator'") as caught:
         fill(name, generator="a string")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype")
+def test_nested_tensors_of_one_value() -> None:
+    tensor = torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(3, 4)])
+    for call, value in ((fastinit.ones_, 1.0), (fastinit.zeros_, 0.0)):
+        assert all((part == value).all() for part in call(tensor).unbind())
+
+
+WRONG_PARAMETERS = [
+    ("normal_", {"mean": "0"}, TypeError, r"normal_\(\): argument 'mean' must be float, not str"),
+    ("trunc_normal_", {"mean": "0"}, TypeError, r"trunc_normal_\(\): argument 'mean' must be float, not str"),
+    ("trunc_normal_", {"b": None}, TypeError, r"trunc_normal_\(\): argument 'b' must be float, not NoneType"),
+    ("sparse_", {"sparsity": "0"}, TypeError, r"sparse_\(\): argument 'sparsity' must be float, not str"),
+    ("xavier_normal_", {"gain": "0"}, TypeError, "gain must be a number, not str"),
+    ("normal_", {"std": 1e39}, RuntimeError, "std is out of bounds for float32, .* Float .*: 1e"),
+    ("normal_", {"std": math.inf}, RuntimeError, "std must be finite, but is inf"),
+    ("normal_", {"std": 1e38}, RuntimeError, "may be as large as .* out of bounds for Float"),
+    ("kaiming_normal_", {"a": math.inf}, RuntimeError, "a must be finite"),
+    (
+        "trunc_normal_",
+        {"a": 1e39, "b": 1e40},
+        RuntimeError,
+        r"Float has no number in \[a, b\], with a=1e\+39",
+    ),
+    ("trunc_normal_", {"a": 1.0, "b": 0.0}, RuntimeError, "a must not be above b"),
+    ("uniform_", {"a": 1 + 2**-30, "b": 1 + 2**-29}, RuntimeError, r"Float has no number in \[a, b\), with"),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "error", "message"), WRONG_PARAMETERS)
+@pytest.mark.filterwarnings("ignore:mean is more than 2 std")
+def test_messages_about_parameters(name: str, parameters: Any, error: type[Exception], message: str) -> None:
+    tensor = torch.zeros(6, 4)
+    with untouched(), pytest.raises(error, match=message):
+        getattr(fastinit, name)(tensor, **parameters)
+    assert not tensor.any()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "dtype"),
+    [(1e5, 1.0, torch.float16), (0.0, 1e4, torch.float16), (3e38, 1e37, torch.bfloat16)],
+)
+def test_normal_values_beyond_the_dtype(mean: float, std: float, dtype: torch.dtype) -> None:
+    with untouched(), pytest.raises(RuntimeError, match="out of bounds for"):
+        fastinit.normal_(torch.zeros(3, dtype=dtype), mean, std)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -204,15 +265,110 @@ def test_inside_inference_mode(name: str) -> None:
 @pytest.mark.parametrize("randomness", ["error", "same", "different"])
 def test_vmap_works_or_says_that_it_does_not(name: str, randomness: str) -> None:
     batch = torch.zeros(2, *shape(name))
-    with warnings.catch_warnings(action="ignore"):  # "there is a performance drop ..."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "there is a performance drop ..."
         try:
             result = torch.vmap(lambda tensor: fill(name, tensor), randomness=randomness)(batch)
         except RuntimeError as error:
-            assert "vmap" in str(error) or "atching rule" in str(error)
+            assert "vmap" in str(error)
             return
     assert randomness != "error" or name not in RANDOM
     if name in RANDOM:
         assert torch.equal(result[0], result[1]) == (randomness == "same")
+
+
+@every_random_function
+def test_vmap_over_something_else(name: str) -> None:
+    """A tensor that is no batch is filled once if all samples may see the same values; torch decides."""
+    tensor = torch.zeros(shape(name))
+
+    def draw(sample: torch.Tensor) -> torch.Tensor:
+        return sample + fill(name, tensor).sum()
+
+    for randomness in ("error", "different"):
+        with untouched(), pytest.raises(RuntimeError, match="vmap"):
+            torch.vmap(draw, randomness=randomness)(torch.ones(3))
+        assert not tensor.any()
+    torch.manual_seed(1)
+    torch.vmap(draw, randomness="same")(torch.ones(3))
+    torch.manual_seed(1)
+    assert torch.equal(tensor, fill(name))
+
+
+@every_function
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # forward_ad's own
+def test_forward_mode_tangents_become_zero(name: str) -> None:
+    """What was drawn depends on nothing: in torch as here."""
+    for function in (getattr(torch.nn.init, name), getattr(fastinit, name)):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(torch.ones(shape(name)), torch.ones(shape(name)))
+            try:
+                function(dual, *arguments(name))
+            except RuntimeError:
+                assert function is not getattr(fastinit, name)  # torch's linalg has no formula for it
+                continue
+            tangent = forward_ad.unpack_dual(dual).tangent
+            assert tangent is None or not tangent.any()
+
+
+# Elements of these meet, or do not, far beyond 2^30 elements from each other.
+INTERLEAVED = [
+    ((3, 2**20), (2**31 + 1, 2**11), False),
+    ((3, 2**20), (2**30, 2**11), True),
+    ((2, 3, 5), (7 * 2**30, 5 * 2**30, 3 * 2**30), True),  # 7 + 3 = 2 * 5
+    ((2, 2, 2, 2), (27 * 2**28, 9 * 2**28, 3 * 2**28, 2**28), False),
+    ((4, 3, 3, 3), (27 * 2**28, 9 * 2**28, 3 * 2**28, 2**28), False),
+    ((4, 3, 3, 4), (27 * 2**28, 9 * 2**28, 3 * 2**28, 2**28), True),
+    ((1000, 1000, 1000), (2**22 + 1, 2**21 + 3, 2**20 + 7), True),
+    ((1000, 1000, 1000), (10**15 + 37, 10**15 + 10**9 + 7, 10**15 + 31 * 10**10 + 9), False),
+]
+
+
+@pytest.mark.parametrize(("sizes", "strides", "shares"), INTERLEAVED)
+def test_interleaved_strides(sizes: tuple[int, ...], strides: tuple[int, ...], shares: bool) -> None:
+    tensor = torch.empty(0, device="meta").as_strided(sizes, strides)
+    if shares:
+        with pytest.raises(RuntimeError, match="share memory"):
+            fastinit.normal_(tensor)
+    else:
+        fastinit.normal_(tensor)
+
+
+def test_interleaved_strides_at_random() -> None:
+    """Against the offsets themselves."""
+    draw = random.Random(5)
+    found = {True: 0, False: 0}
+    for _ in range(3000):
+        dims = draw.randint(2, 5)
+        sizes = tuple(draw.randint(1, 5) for _ in range(dims))
+        strides = tuple(draw.randint(1, 60) for _ in range(dims))
+        offsets = [
+            sum(i * s for i, s in zip(index, strides, strict=True))
+            for index in itertools.product(*map(range, sizes))
+        ]
+        shares = len(set(offsets)) < len(offsets)
+        found[shares] += 1
+        try:
+            fastinit.normal_(torch.empty(0, device="meta").as_strided(sizes, strides))
+        except RuntimeError:
+            assert shares, (sizes, strides)
+        else:
+            assert not shares, (sizes, strides)
+    assert min(found.values()) > 300
+
+
+def test_interleaved_strides_that_take_too_long() -> None:
+    """The search ends, and the message does not say more than is known."""
+    strides = (
+        100000000000031,
+        123456789012347,
+        141421356237309,
+        161803398874989,
+        173205080756887,
+        223606797749979,
+    )
+    with pytest.raises(RuntimeError, match="takes too long to find out"):
+        fastinit.normal_(torch.empty(0, device="meta").as_strided((100,) * 6, strides))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -313,19 +469,122 @@ def test_compile(name: str, backend: str, dynamic: bool) -> None:
         assert torch.equal(result, expected)
 
 
-@pytest.mark.long  # inductor compiles C++
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own
-def test_compile_with_inductor() -> None:
-    def initialise(weight: torch.Tensor) -> torch.Tensor:
-        fastinit.kaiming_normal_(weight)
-        return weight * 2
+BACKENDS = ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.long)]  # which compiles C++
 
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
+def test_compiled_fills_take_their_keys_in_order(backend: str) -> None:
+    """Those too whose values nobody reads, and which a compiler may leave out."""
+
+    def program(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        unused = fastinit.normal_(torch.empty(5))
+        fastinit.normal_(y)
+        fastinit.uniform_(unused)
+        fastinit.kaiming_normal_(x)
+        fastinit.zeros_(y)
+        return y + 1, x * 2, fastinit.trunc_normal_(torch.empty(3)), fastinit.uniform_(torch.empty(3))
+
+    torch._dynamo.reset()
     torch.manual_seed(1)
-    expected = initialise(torch.zeros(6, 4))
+    expected = program(torch.zeros(6, 4), torch.zeros(4))
+    state = torch.get_rng_state()
     torch.manual_seed(1)
-    weight = torch.zeros(6, 4)
-    assert torch.equal(torch.compile(initialise, fullgraph=True)(weight), expected)
-    assert torch.equal(weight * 2, expected)
+    found = torch.compile(program, backend=backend, fullgraph=True)(torch.zeros(6, 4), torch.zeros(4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_training_step(backend: str) -> None:
+    """A fill in a graph that has a backward pass."""
+
+    def step(weight: torch.Tensor) -> torch.Tensor:
+        noise = fastinit.normal_(torch.empty(6, 4))
+        fastinit.normal_(torch.empty(2))
+        return (weight * noise * fastinit.uniform_(torch.empty(4))).sum()
+
+    torch._dynamo.reset()
+    gradients = []
+    for run in (step, torch.compile(step, backend=backend, fullgraph=True)):
+        weight = torch.nn.Parameter(torch.ones(6, 4))
+        torch.manual_seed(1)
+        run(weight).backward()
+        gradients.append(weight.grad)
+    assert torch.equal(*gradients)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Parts of a larger tensor
+
+
+PARTS = {  # of a whole of 12 x 10
+    "all": ((12, 10), (0, 0)),
+    "rows": ((5, 10), (3, 0)),
+    "columns": ((12, 3), (0, 7)),
+    "corner": ((4, 6), (8, 4)),
+    "one": ((1, 1), (11, 9)),
+    "no rows": ((0, 10), (12, 0)),
+    "no columns": ((12, 0), (0, 10)),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("op", ["uniform_", "normal_", "trunc_normal_", "sparse_"])
+def test_parts_have_the_values_of_the_whole(op: str, dtype: torch.dtype, part: str) -> None:
+    """And take one key as the whole does, even where they have no elements."""
+    if dtype.is_complex and op == "trunc_normal_":
+        return
+    packet, (sizes, offset) = getattr(torch.ops.fastinit, op), PARTS[part]
+    torch.manual_seed(1)
+    whole = torch.zeros(12, 10, dtype=dtype)
+    packet(whole, *OPS[op])
+    state = torch.get_rng_state()
+    expected = whole[offset[0] :, offset[1] :][: sizes[0], : sizes[1]]
+    for values in (torch.zeros(sizes, dtype=dtype), torch.zeros(sizes[::-1], dtype=dtype).t()):
+        torch.manual_seed(1)
+        packet.part(values, *OPS[op], shape=(12, 10), offset=offset)
+        assert torch.equal(values, expected)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset"),
+    [((12, 10), (0,)), ((12, 10, 1), (0, 0, 0)), ((12, 10), (9, 0)), ((12, 10), (-1, 0)), ((3, 10), (0, 0))],
+)
+def test_parts_that_do_not_fit(shape: tuple[int, ...], offset: tuple[int, ...]) -> None:
+    with untouched(), pytest.raises(ValueError, match="does not lie within a whole"):
+        torch.ops.fastinit.normal_.part(torch.zeros(4, 10), 0.0, 1.0, shape=shape, offset=offset)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What a native call tells
+
+
+def test_records() -> None:
+    """A record knows the last key of its thread, and whether anything has begun."""
+    torch.manual_seed(1)
+    expected = torch.empty((), dtype=torch.int64).random_(-(2**63), None).item() % 2**64
+    with _C.Record() as outer:
+        with _C.Record() as record:
+            assert (record.began, record.key) == (False, None)
+            with pytest.raises(RuntimeError):
+                fastinit.normal_(torch.empty(3), std=-1)
+            assert (record.began, record.key) == (False, None)
+            fastinit.zeros_(torch.empty(3))
+            assert (record.began, record.key) == (True, None)
+            torch.manual_seed(1)
+            tensor = fastinit.normal_(torch.empty(3))
+            assert record.key == expected
+            again = fastinit.normal_(torch.empty(3), generator=_C.Key(record.key))
+            assert torch.equal(tensor, again) and record.key == expected
+        assert (outer.began, outer.key) == (False, None)
+        fastinit.normal_(torch.empty(3), generator=_C.Key(2**64 - 1))
+        assert outer.key == 2**64 - 1
+    with pytest.raises(TypeError, match="generator"):
+        fastinit.normal_(torch.empty(3), generator=torch.tensor(3))  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -333,7 +592,7 @@ def test_compile_with_inductor() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["fastinit", "fastinit.init", "fastinit._fans", "fastinit._enabled", "fastinit._report"]
+    "module", ["fastinit", "fastinit.init", "fastinit._fans", "fastinit._enabled", "fastinit._enabled.report"]
 )
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module), verbose=False)
@@ -359,38 +618,3 @@ def arguments_of(name: str) -> list[str]:
 def test_version() -> None:
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     assert f'version = "{fastinit.__version__}"' in pyproject.read_text()
-
-
-def test_import_beside_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "__version__", "1.13.1")
-    with pytest.raises(
-        ImportError, match=r"was built with torch 2\..*, and this is torch 1\.13\.1; build it with"
-    ):
-        importlib.reload(importlib.import_module("fastinit._load"))
-
-
-@pytest.mark.parametrize(
-    "compiled_part, expected",
-    [
-        (None, r"its compiled part is missing from .*"),
-        ("_C.cpython-27-x86_64-linux-gnu.so", r"its compiled part is for another Python \(_C.cpython-27.*\)"),
-        ("_C.abi3.so", r"its compiled part does not fit this machine or the installed torch .* \(.*\)"),
-    ],
-)
-def test_import_without_the_compiled_part(compiled_part: str | None, expected: str, tmp_path: Path) -> None:
-    source = Path(fastinit.__file__).parent
-    shutil.copytree(source, tmp_path / "fastinit", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    if compiled_part:
-        (tmp_path / "fastinit" / compiled_part).write_bytes(b"not a library")
-    done = subprocess.run(
-        [sys.executable, "-c", "import fastinit"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert re.fullmatch(rf"ImportError: fastinit cannot be imported: {expected}; build it with .*", last), (
-        last
-    )

@@ -192,7 +192,7 @@ def test_search_finds(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fastinit, "normal_", wrong)
     with pytest.raises(AssertionError):
-        search("normal_", FEW, phases=[Phase.generate], report_multiple_bugs=False)
+        search("normal_", 4 * FEW, phases=[Phase.generate], report_multiple_bugs=False)
 
 
 def reraise(error: Exception) -> None:

@@ -373,7 +373,8 @@ WELL_DEFINED: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
 
 
 def label(row: tuple[Any, ...]) -> str:
-    return f"{row[0]}({', '.join(f'{key}={value!r}' for key, value in row[1].items())})"[:80]
+    text = f"{row[0]}({', '.join(f'{key}={value!r}' for key, value in row[1].items())})"
+    return re.sub(r" object at 0x\w+", "", text)[:80]  # the same in every process
 
 
 @pytest.mark.parametrize("row", PARAMETERS, ids=label)
@@ -421,7 +422,7 @@ def test_truncated_normal_bounds_beyond_the_dtype(dtype: torch.dtype, limit: flo
     for a, b in ((2 * limit, 3 * limit), (-inf, -2 * limit)):
         outcome = observe(fastinit.trunc_normal_, full((5,), dtype), 0, 1, a, b)
         check_refused(outcome, RuntimeError)
-        assert "interval" in str(outcome.error)
+        assert "has no number in" in str(outcome.error)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

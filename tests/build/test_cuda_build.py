@@ -3,7 +3,6 @@ arithmetic that the contract allows."""
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 from collections import Counter
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import setuptools
+import toolchain
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = "90"
@@ -38,28 +37,14 @@ class Build(NamedTuple):
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory) -> Build:
-    """The kernels for one architecture, compiled with setup.py's flags: half a minute."""
+    """The kernels for one architecture, compiled with the extension's flags: half a minute."""
     folder = tmp_path_factory.mktemp("cuda")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", lambda **_: None)
-        patch.setenv("FASTINIT_WERROR", "1")
-        patch.chdir(ROOT)
-        script = runpy.run_path(str(ROOT / "setup.py"))
-        cuda = script["find_cuda"]()
+    cuda = toolchain.find_cuda()
     if isinstance(cuda, str):
         pytest.skip(f"without the CUDA compiler: {cuda}")
     target = f"-gencode=arch=compute_{ARCHITECTURE},code=sm_{ARCHITECTURE}"
-    command = [
-        *cuda.nvcc,
-        target,
-        *script["CUDA_FLAGS"],
-        "-cubin",
-        "-Xptxas",
-        "-v",
-        "--keep",
-        "--keep-dir",
-        str(folder),
-    ]
+    command = [*cuda.nvcc, target, *toolchain.CUDA_FLAGS, "-Werror", "all-warnings"]
+    command += ["-cubin", "-Xptxas", "-v", "--keep", "--keep-dir", str(folder)]
     source = ROOT / "csrc" / "cuda" / "fill.cu"
     done = subprocess.run(
         [*command, str(source), "-o", str(folder / "fill.cubin")],

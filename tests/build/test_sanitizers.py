@@ -6,13 +6,13 @@ in a program without libtorch. What is left is one mutex each around a generator
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import toolchain
 
 import fastinit
 
@@ -128,28 +128,17 @@ fastinit.normal_(tensor(1001))
 
 def test_threads(tmp_path: Path) -> None:
     """Many fills and products at once, while the instruction set is changed."""
-    flags = [
-        "-std=c++20",
-        "-O1",
-        "-g1",
-        "-fsanitize=thread",
-        "-ffp-contract=off",
-        "-fno-math-errno",
-        "-fno-trapping-math",
-    ]
-    csrc = ROOT / "csrc"
-    preprocess = ["g++", "-E", "-P", "-x", "c++", str(csrc / "cpu" / "targets.def")]
-    targets = subprocess.run(preprocess, check=True, capture_output=True, text=True).stdout
+    flags = ["-O1", "-g1", "-fsanitize=thread", *toolchain.COMMON]
+    csrc = toolchain.CSRC
     jobs = [(TESTS / "native" / "concurrent_fills.cpp", [])]
     jobs += [(csrc / "cpu" / f"{name}.cpp", []) for name in ("fill", "product", "target")]
-    for target, extra in re.findall(r'TARGET\((\w+), "[^"]*", "([^"]*)"', targets):
-        for source in sorted(csrc.glob("cpu/*_target.cpp")):
-            jobs.append((source, [f"-DFASTINIT_TARGET={target}", *extra.split()]))
+    for extra in toolchain.instruction_sets().values():
+        jobs += [(source, extra) for source in sorted(csrc.glob("cpu/*_target.cpp"))]
     objects = []
     running = []
     for i, (source, extra) in enumerate(jobs):
         objects.append(str(tmp_path / f"{i}.o"))
-        command = ["g++", *flags, f"-I{csrc}", *extra, "-c", str(source), "-o", objects[-1]]
+        command = ["g++", *flags, *extra, "-c", str(source), "-o", objects[-1]]
         running.append(subprocess.Popen(command))
         if len(running) == (os.cpu_count() or 1):
             assert running.pop(0).wait() == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+import toolchain
 import torch
 
 import native
@@ -169,7 +170,7 @@ def test_kernels_use_these_functions(name: str, dtype: torch.dtype) -> None:
 def test_no_libm(name: str) -> None:
     """C8: of libm's functions only those that IEEE 754 fixes, wherever values are made or decided."""
     path = subprocess.run(
-        [*native.COMPILER, "-print-file-name=libm.so.6"], check=True, capture_output=True, text=True
+        [*toolchain.CXX, "-print-file-name=libm.so.6"], check=True, capture_output=True, text=True
     ).stdout.strip()
     libm = native.symbols(Path(path), "defined")
     assert {"exp", "erfc", "fma"} <= libm, "not a list of libm's functions"

@@ -5,7 +5,6 @@ low bits alone. A test of a battery gets a key of its own, which depends on its 
 """
 
 import os
-import shlex
 import shutil
 import subprocess
 import zlib
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toolchain
 import torch
 
 from fills import KEY, Fill
@@ -21,8 +21,7 @@ from goodness import Check
 from reference import bits
 
 ROOT = Path(__file__).parents[2]
-COMPILER = shlex.split(os.environ.get("CXX", "g++"))
-FLAGS = f"-std=c++20 -O3 -march=native -Wall -Wextra -Werror -I{ROOT / 'csrc'}".split()
+FLAGS = ["-O3", "-march=native", *toolchain.COMMON, "-Werror"]
 ORDERS = ("index", "keys", "low")
 
 every_order = pytest.mark.parametrize("order", ORDERS)
@@ -35,7 +34,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def compile_program(name: str, *libraries: str) -> Path:
         output = tmp_path_factory.mktemp("programs") / name
         source = ROOT / "tests" / "native" / f"{name}.cpp"
-        subprocess.run([*COMPILER, *FLAGS, str(source), "-o", str(output), *libraries], check=True)
+        subprocess.run([*toolchain.CXX, *FLAGS, str(source), "-o", str(output), *libraries], check=True)
         return output
 
     return compile_program
@@ -112,7 +111,7 @@ def two_sided(p: float) -> float:
 def test_testu01(check: Check, build: Build, order: str) -> None:
     """TestU01's SmallCrush of the same (FASTINIT_TESTU01=Crush: Crush, for hours)"""
     header = subprocess.run(
-        [*COMPILER, "-E", "-x", "c", "-"],
+        [*toolchain.CXX, "-E", "-x", "c", "-"],
         input="#include <testu01/bbattery.h>",
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ from types import NoneType
 import torch
 
 from differential import NeverEnds, Run
-from strategies import COMPLEX, FLOATS, NO_TENSORS, TRANSFORMS, VALID, Case, Layout, Recipe
+from strategies import COMPLEX, FLOATS, NO_TENSORS, SPARSE, TRANSFORMS, VALID, Case, Layout, Recipe
 from testing import RANDOM
 
 inf, nan = math.inf, math.nan
@@ -58,7 +58,7 @@ def faults(case: Case) -> int:
     return len(strange(case)) + sum(
         (
             not case.parameters and case.name not in ("ones_", "zeros_", "eye_"),
-            recipe.kind in (*NO_TENSORS, "sparse", "fake"),
+            recipe.kind in (*NO_TENSORS, *SPARSE, "fake"),
             recipe.kind == "inference" and case.setting != "inference_mode",
             case.shares_memory,
             recipe.dtype not in accepts,
@@ -139,8 +139,9 @@ DIFFERENCES = (
         Case("normal_", Recipe((6, 4), layout=Layout(overlapping=True))),
     ),
     Difference(
-        "Parameters that are NaN, infinite or too large to compute with, a `gain` below 0, a `sparsity` outside of [0, 1]",
-        "goes on, and may fill with NaN or infinities; or stumbles over it later (`OverflowError`)",
+        "Parameters that are NaN, infinite or too large to compute with, a `gain` below 0, a `sparsity` outside of [0, 1], "
+        "normal values that may be too large for the dtype",
+        "goes on, and may fill with NaN or infinities; or raises `OverflowError` later",
         "`RuntimeError` or `ValueError`, which names the parameter",
         "There is no such distribution. The mistake is found where it was made, not in the first loss.",
         lambda case, theirs, ours: (
@@ -174,7 +175,7 @@ DIFFERENCES = (
         Case("normal_", Recipe((0, 4), torch.int64)),
     ),
     Difference(
-        "Within `torch.func.vmap`: the random functions",
+        "Within `torch.func.vmap`, a batched tensor: the random functions",
         "draws, as `randomness` says",
         "`RuntimeError`",
         "There is no batching rule: a batch would need a key for each of its samples.",
@@ -223,12 +224,25 @@ DIFFERENCES = (
         Case("uniform_", Recipe((6, 4), torch.int64, kind="meta")),
     ),
     Difference(
+        "Sparse CSR tensors (nested ones too): the random functions",
+        "fills the values that are stored, by `normal_` and what is built on it",
+        "`NotImplementedError`",
+        "Elements that are not stored have no value, and what is stored has no index in a whole.",
+        lambda case, theirs, ours: (
+            case.tensor.kind == "csr"
+            and case.name in RANDOM
+            and isinstance(ours.outcome.error, NotImplementedError)
+            and isinstance(theirs.outcome.error, NoneType | TypeError | RuntimeError)
+        ),
+        Case("normal_", Recipe((6, 4), kind="csr")),
+    ),
+    Difference(
         "Sparse layouts: `dirac_`",
         "`TypeError`",
         "`NotImplementedError`",
         "The type that says it; torch's comes of an assignment to an element.",
         lambda case, theirs, ours: (
-            case.tensor.kind == "sparse"
+            case.tensor.kind in SPARSE
             and case.name == "dirac_"
             and isinstance(theirs.outcome.error, TypeError)
             and isinstance(ours.outcome.error, NotImplementedError)

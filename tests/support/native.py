@@ -10,10 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import toolchain
 
 ROOT = Path(__file__).parents[2]
-ARITHMETIC = "-fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math"  # as setup.py has it
-COMPILER = shlex.split(os.environ.get("CXX", "g++"))
 
 _folder = tempfile.TemporaryDirectory(prefix="fastinit-native-")
 
@@ -23,14 +22,11 @@ def library(name: str) -> ctypes.CDLL:
     """tests/native/NAME.cpp as a shared library."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs a compiler that makes shared objects as Linux has them")
-    given = os.environ.get("CXXFLAGS", "")
-    flags = (
-        f"-std=c++20 -O1 {given} -fPIC -shared -Wall -Wextra -Werror {ARITHMETIC} -I{ROOT / 'csrc'}".split()
-    )
+    given = shlex.split(os.environ.get("CXXFLAGS", ""))
     output = Path(_folder.name, f"{name}.so")
-    subprocess.run(
-        [*COMPILER, *flags, str(ROOT / "tests" / "native" / f"{name}.cpp"), "-o", str(output)], check=True
-    )
+    source = ROOT / "tests" / "native" / f"{name}.cpp"
+    flags = ["-O1", *given, *toolchain.COMMON, "-Werror", "-fPIC", "-shared"]
+    subprocess.run([*toolchain.CXX, *flags, str(source), "-o", str(output)], check=True)
     return ctypes.CDLL(str(output))
 
 

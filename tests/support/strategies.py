@@ -95,7 +95,9 @@ KINDS = (
     "fake",
     "meta",
     "sparse",
+    "csr",
 )
+SPARSE = ("sparse", "csr")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ class Recipe:
         if kind == "fake":
             with FakeTensorMode():
                 return torch.empty_strided(shape, strides, dtype=dtype)
-        if kind == "sparse":
+        if kind == "csr" and len(shape) == 2:
+            return torch.ones(shape).to_sparse_csr()
+        if kind in SPARSE:
             return torch.zeros(shape).to_sparse()
         if kind == "inference":
             with torch.inference_mode():
@@ -286,7 +290,7 @@ class Case:
     def shares_memory(self) -> bool:
         """Whether two elements lie in the same place."""
         shape = self.tensor.shape
-        if self.tensor.kind in (*NO_TENSORS, "sparse") or not math.prod(shape):
+        if self.tensor.kind in (*NO_TENSORS, *SPARSE) or not math.prod(shape):
             return False
         strides = self.tensor.layout.strides(shape)
         span = Recipe._elements(shape, strides)

@@ -1,0 +1,25 @@
+// A kind of device: how its memory is filled, and how a key is drawn there. The dispatcher chooses one for each fill.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "core/fill.h"
+#include "torch/keys.h"
+
+namespace fastinit {
+
+struct Backend {
+  void (*fill)(const Fill& fill, const TensorKey& key, const at::Device& device);
+  // Whether what is done now is only recorded, to be repeated later (by a CUDA graph).
+  bool (*capturing)(const at::Device& device);
+  // One int64 from a generator of the device, in the device's memory.
+  at::Tensor (*draw_key)(const at::Tensor& self, const std::optional<at::Generator>& generator);
+};
+
+extern const Backend cpu_backend;
+extern const Backend cuda_backend;  // where the build has CUDA kernels
+
+}  // namespace fastinit

@@ -1,0 +1,52 @@
+// Keys: what a fill takes its own from, and who is told which one it was (contract C7).
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "core/philox.h"
+
+namespace fastinit {
+
+struct Backend;
+
+// The key of one fill: on the host, or in the memory of the tensor's device (a 0-dimensional int64 tensor), where it
+// was drawn without the host waiting and is drawn anew by each replay of a captured graph.
+struct TensorKey {
+  Key host{0};
+  at::Tensor device;
+};
+
+// Where a fill's key comes from: a generator (none: the default one of the tensor's device), or the key itself.
+struct KeySource {
+  std::optional<at::Generator> generator;
+  std::optional<at::Tensor> key;
+
+  // Throws if it cannot give a key for this tensor.
+  void check(const char* op, const at::Tensor& self) const;
+  // Takes exactly one key, under the generator's lock.
+  TensorKey take(const Backend& on, const at::Tensor& self) const;
+};
+
+// The key as one int64: a tensor on the key's own device.
+at::Tensor as_tensor(const TensorKey& key);
+
+// While it is open, a record is told what the fills of its thread do. Records nest; the innermost one is told.
+class Record {
+ public:
+  void open();
+  void close();
+
+  bool began = false;            // a fill has passed its checks: it may have drawn and written since
+  std::optional<TensorKey> key;  // of the last fill that took one
+
+  // The innermost record of this thread, or null.
+  static Record* current();
+
+ private:
+  Record* outer_ = nullptr;
+};
+
+}  // namespace fastinit

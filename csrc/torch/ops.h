@@ -1,0 +1,147 @@
+// The table of ops: one struct for each, with all that is particular to it. The schemas, the checks, the kernels for every
+// dispatch key, and the functions of the Python module are made from it.
+//
+// An op has
+//   name, arguments    what the schema says; the arguments are numbers, and the struct's members in this order
+//   complex            whether it fills complex tensors too
+//   check              what is wrong with the arguments, or with the tensor's shape
+//   fill               the fill, in the arithmetic R
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <tuple>
+
+#include "core/fill.h"
+#include "torch/checks.h"
+#include "torch/orthogonal.h"
+#include "torch/regions.h"
+
+namespace fastinit {
+
+// The variance of a complex number is shared by its two parts, as in torch.
+inline double part_std(const at::Tensor& self, double std) {
+  return self.is_complex() ? std / std::sqrt(2.0) : std;
+}
+
+struct UniformOp {
+  static constexpr const char* name = "uniform_";
+  static constexpr std::array arguments{"a", "b"};
+  static constexpr bool complex = true;
+  double a, b;
+
+  void check(const at::Tensor& self, const Part&) const {
+    const double limit = largest(dtype_of(self));
+    for (const auto& [argument, value] : {std::pair("a", a), std::pair("b", b)}) {
+      FASTINIT_CHECK(std::abs(value) <= limit, name, argument, " is out of bounds for ", self.scalar_type(),
+                     ": ", value);
+    }
+    check_interval(name, self, a, b, /*open=*/true);
+    FASTINIT_CHECK(b - a <= limit, name, "b - a is out of bounds for ", self.scalar_type(), ": a=", a,
+                   " and b=", b);
+  }
+  template <class R>
+  void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
+    fastinit::fill(self, draw, Uniform<R>::make(a, b, dtype_of(self)), part);
+  }
+};
+
+struct NormalOp {
+  static constexpr const char* name = "normal_";
+  static constexpr std::array arguments{"mean", "std"};
+  static constexpr bool complex = true;
+  double mean, std;
+
+  void check(const at::Tensor& self, const Part&) const {
+    check_normal(name, self, mean, part_std(self, std));
+  }
+  template <class R>
+  void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
+    fastinit::fill(self, draw, Normal<R>{static_cast<R>(mean), static_cast<R>(part_std(self, std))}, part);
+  }
+};
+
+struct TruncatedNormalOp {
+  static constexpr const char* name = "trunc_normal_";
+  static constexpr std::array arguments{"mean", "std", "a", "b"};
+  static constexpr bool complex = false;
+  double mean, std, a, b;
+
+  void check(const at::Tensor& self, const Part&) const {
+    check_finite(name, self, "mean", mean);
+    check_std(name, self, std);
+    for (const auto& [argument, value] : {std::pair("a", a), std::pair("b", b)}) {
+      FASTINIT_CHECK(!std::isnan(value), name, argument, " must be a number, but is ", value);
+    }
+    check_interval(name, self, a, b, /*open=*/false);
+  }
+  template <class R>
+  void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
+    // An infinite bound is none. A finite one keeps values finite, if the dtype cannot hold it too.
+    const double limit = largest(dtype_of(self));
+    const double lower = std::isinf(a) ? a : std::max(a, -limit),
+                 upper = std::isinf(b) ? b : std::min(b, limit);
+    fastinit::fill(self, draw, TruncatedNormal<R>::make(mean, std, lower, upper, dtype_of(self)), part);
+  }
+};
+
+struct SparseOp {
+  static constexpr const char* name = "sparse_";
+  static constexpr std::array arguments{"sparsity", "std"};
+  static constexpr bool complex = true;
+  double sparsity, std;
+
+  void check(const at::Tensor& self, const Part& part) const {
+    FASTINIT_CHECK_VALUE(self.dim() == 2, name, "tensor must have 2 dimensions, but has ", self.dim());
+    FASTINIT_CHECK_VALUE(sparsity >= 0 && sparsity <= 1, name, "sparsity must lie in [0, 1], but is ",
+                         sparsity);
+    check_normal(name, self, 0, part_std(self, std));
+    FASTINIT_CHECK(rows_of(self, part) < int64_t{1} << 42, name,
+                   "tensor must have fewer than 2^42 rows, but has ", rows_of(self, part));
+  }
+  template <class R>
+  void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
+    const auto rows = static_cast<uint64_t>(rows_of(self, part));
+    const auto columns = static_cast<uint64_t>(part.whole() ? self.size(1) : part.shape[1]);
+    const auto zeros = static_cast<uint64_t>(std::ceil(sparsity * static_cast<double>(rows)));
+    fastinit::fill(self, draw,
+                   Sparse<R>::make(part_std(self, std), rows, columns, zeros, self.is_complex() ? 2 : 1),
+                   part);
+  }
+
+ private:
+  static int64_t rows_of(const at::Tensor& self, const Part& part) {
+    return part.whole() ? self.size(0) : part.shape[0];
+  }
+};
+
+struct OrthogonalOp {
+  static constexpr const char* name = "orthogonal_";
+  static constexpr std::array arguments{"gain"};
+  static constexpr bool complex = true;
+  double gain;
+
+  void check(const at::Tensor& self, const Part& part) const {
+    FASTINIT_CHECK_VALUE(self.dim() >= 2, name, "tensor must have 2 or more dimensions, but has ",
+                         self.dim());
+    check_finite(name, self, "gain", gain);
+    TORCH_CHECK_NOT_IMPLEMENTED(part.whole() || self.sizes() == part.shape || self.numel() == 0, "fastinit.",
+                                title(name), ": a part of a larger matrix cannot be filled by itself yet");
+  }
+  template <class R>
+  void fill(const at::Tensor& self, const Draw& draw, const Part&) const {
+    orthogonal<R>(self, gain, draw);
+  }
+};
+
+using Ops = std::tuple<UniformOp, NormalOp, TruncatedNormalOp, SparseOp, OrthogonalOp>;
+
+// Calls f.operator()<Op>() for each op of the table.
+template <class F>
+void for_each_op(const F& f) {
+  [&]<class... Op>(std::type_identity<std::tuple<Op...>>) {
+    (f.template operator()<Op>(), ...);
+  }(std::type_identity<Ops>());
+}
+
+}  // namespace fastinit
