@@ -28,6 +28,10 @@ template <>
 struct ArithmeticOf<double> {
   using type = double;
 };
+template <class T>
+using ArithmeticFor = typename ArithmeticOf<T>::type;
+template <class R>
+constexpr DType dtype_of_arithmetic = sizeof(R) == sizeof(double) ? DType::f64 : DType::f32;
 
 template <class To, class From>
 FASTINIT_INLINE To bit_cast(From from) {
@@ -39,7 +43,7 @@ FASTINIT_INLINE To bit_cast(From from) {
 
 // The arithmetic's type to T, to nearest, ties to even. Never NaN on input; overflow gives infinity.
 template <class T>
-FASTINIT_INLINE T round_to(typename ArithmeticOf<T>::type x);
+FASTINIT_INLINE T round_to(ArithmeticFor<T> x);
 
 template <>
 FASTINIT_INLINE float round_to<float>(float x) {
@@ -104,7 +108,7 @@ inline __attribute__((always_inline)) auto with_type(DType dtype, const F& f) {
 
 // The largest number of T below x, which is one itself.
 template <class T>
-typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
+ArithmeticFor<T> below(ArithmeticFor<T> x) {
   using B =
       std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   constexpr B sign = static_cast<B>(B{1} << (8 * sizeof(T) - 1));
@@ -113,34 +117,22 @@ typename ArithmeticOf<T>::type below(typename ArithmeticOf<T>::type x) {
   bits = static_cast<B>((bits & sign) != 0 ? bits + 1 : bits - 1);
   return widen(bit_cast<T>(bits));
 }
-
-// The number of the dtype that x is rounded to, and those next to x: the largest that is x or less, the smallest that is x or
-// more; infinities where there is none.
-template <class T>
-double round_nearest(double x) {
-  return widen(round_to<T>(static_cast<typename ArithmeticOf<T>::type>(x)));
-}
-template <class T>
-double round_down(double x) {
-  const auto nearest = static_cast<typename ArithmeticOf<T>::type>(round_nearest<T>(x));
-  return nearest > x ? below<T>(nearest) : nearest;
-}
-template <class T>
-double round_up(double x) {
-  return -round_down<T>(-x);
+inline double below(DType dtype, double x) {
+  if (dtype == DType::f64) return below<double>(x);
+  return with_type<float>(dtype, [&](auto t) { return below<decltype(t)>(static_cast<float>(x)); });
 }
 
+// The number of the dtype that x rounds to; the largest that is x or less, and the smallest that is x or more (infinities
+// where there is none); the largest of all.
 inline double round_nearest(DType dtype, double x) {
   if (dtype == DType::f64) return x;
-  return with_type<float>(dtype, [&](auto t) { return round_nearest<decltype(t)>(x); });
+  return with_type<float>(dtype, [&](auto t) { return widen(round_to<decltype(t)>(static_cast<float>(x))); });
 }
 inline double round_down(DType dtype, double x) {
-  if (dtype == DType::f64) return x;
-  return with_type<float>(dtype, [&](auto t) { return round_down<decltype(t)>(x); });
+  const double nearest = round_nearest(dtype, x);
+  return nearest > x ? below(dtype, nearest) : nearest;
 }
 inline double round_up(DType dtype, double x) { return -round_down(dtype, -x); }
-
-// The largest number of the dtype.
 inline double highest(DType dtype) { return round_down(dtype, 0x1.fffffffffffffp1023); }
 
 }  // namespace fastinit

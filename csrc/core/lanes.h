@@ -63,10 +63,10 @@ struct Portable {
     for (int i = 0; i < N; ++i) r.v[i] = (EXPRESSION);  \
     return r;                                           \
   }
-#define FASTINIT_BINARY(NAME, EXPRESSION)                            \
-  template <class T, int N>                                          \
-  FASTINIT_INLINE Array<T, N> NAME(Array<T, N> a, Array<T, N> b)     \
-  FASTINIT_EACH(T, EXPRESSION)
+#define FASTINIT_BINARY(NAME, EXPRESSION) \
+  template <class T, int N> FASTINIT_INLINE Array<T, N> NAME(Array<T, N> a, Array<T, N> b) FASTINIT_EACH(T, EXPRESSION)
+#define FASTINIT_COMPARISON(NAME, EXPRESSION) \
+  template <class T, int N> FASTINIT_INLINE Array<bool, N> NAME(Array<T, N> a, Array<T, N> b) FASTINIT_EACH(bool, EXPRESSION)
 
 FASTINIT_BINARY(operator+, static_cast<T>(a.v[i] + b.v[i]))
 FASTINIT_BINARY(operator-, static_cast<T>(a.v[i] - b.v[i]))
@@ -96,64 +96,42 @@ FASTINIT_EACH(T, static_cast<T>(a.v[i] >> Bits))
 template <int N>
 FASTINIT_INLINE Array<uint32_t, N> shift_right(Array<uint32_t, N> a, int bits)
 FASTINIT_EACH(uint32_t, a.v[i] >> bits)
-template <int N>
-FASTINIT_INLINE Array<uint32_t, N> swap_halves(Array<uint32_t, N> a)
-FASTINIT_EACH(uint32_t, (a.v[i] >> 16) | (a.v[i] << 16))
 
 // Comparisons and masks. Integers compare as unsigned numbers.
-template <class T, int N>
-FASTINIT_INLINE Array<bool, N> less(Array<T, N> a, Array<T, N> b)
-FASTINIT_EACH(bool, a.v[i] < b.v[i])
-template <class T, int N>
-FASTINIT_INLINE Array<bool, N> less_equal(Array<T, N> a, Array<T, N> b)
-FASTINIT_EACH(bool, a.v[i] <= b.v[i])
-template <class T, int N>
-FASTINIT_INLINE Array<bool, N> equal(Array<T, N> a, Array<T, N> b)
-FASTINIT_EACH(bool, a.v[i] == b.v[i])
+FASTINIT_COMPARISON(less, a.v[i] < b.v[i])
+FASTINIT_COMPARISON(less_equal, a.v[i] <= b.v[i])
+FASTINIT_COMPARISON(equal, a.v[i] == b.v[i])
+#undef FASTINIT_COMPARISON
 template <int Bit, class T, int N>
 FASTINIT_INLINE Array<bool, N> test_bit(Array<T, N> a)
 FASTINIT_EACH(bool, ((a.v[i] >> Bit) & 1) != 0)
-template <int N>
-FASTINIT_INLINE Array<bool, N> operator!(Array<bool, N> a)
-FASTINIT_EACH(bool, !a.v[i])
 // A mask's lanes are 0 or 1, so & and | above serve masks too.
 template <class T, int N>
 FASTINIT_INLINE Array<T, N> select(Array<bool, N> mask, Array<T, N> yes, Array<T, N> no)
 FASTINIT_EACH(T, mask.v[i] ? yes.v[i] : no.v[i])
 
-// Arithmetic of reals. fma rounds once; sqrt is correctly rounded.
+#define FASTINIT_UNARY(RESULT, NAME, TYPE, EXPRESSION) \
+  template <int N> FASTINIT_INLINE Array<RESULT, N> NAME(Array<TYPE, N> a) FASTINIT_EACH(RESULT, EXPRESSION)
+FASTINIT_UNARY(bool, operator!, bool, !a.v[i])
+FASTINIT_UNARY(uint32_t, swap_halves, uint32_t, (a.v[i] >> 16) | (a.v[i] << 16))
+// Correctly rounded.
+FASTINIT_UNARY(float, sqrt, float, ::sqrtf(a.v[i]))
+FASTINIT_UNARY(double, sqrt, double, ::sqrt(a.v[i]))
+// Bits and reals. signed_to_real takes the bits as a two's complement number and rounds to nearest.
+FASTINIT_UNARY(float, as_real, uint32_t, bit_cast<float>(a.v[i]))
+FASTINIT_UNARY(double, as_real, uint64_t, bit_cast<double>(a.v[i]))
+FASTINIT_UNARY(uint32_t, as_bits, float, bit_cast<uint32_t>(a.v[i]))
+FASTINIT_UNARY(uint64_t, as_bits, double, bit_cast<uint64_t>(a.v[i]))
+FASTINIT_UNARY(float, signed_to_real, uint32_t, static_cast<float>(static_cast<int32_t>(a.v[i])))
+FASTINIT_UNARY(double, signed_to_real, uint64_t, static_cast<double>(static_cast<int64_t>(a.v[i])))
+#undef FASTINIT_UNARY
+// One rounding.
 template <int N>
 FASTINIT_INLINE Array<float, N> fma(Array<float, N> a, Array<float, N> b, Array<float, N> c)
 FASTINIT_EACH(float, ::fmaf(a.v[i], b.v[i], c.v[i]))
 template <int N>
 FASTINIT_INLINE Array<double, N> fma(Array<double, N> a, Array<double, N> b, Array<double, N> c)
 FASTINIT_EACH(double, ::fma(a.v[i], b.v[i], c.v[i]))
-template <int N>
-FASTINIT_INLINE Array<float, N> sqrt(Array<float, N> a)
-FASTINIT_EACH(float, ::sqrtf(a.v[i]))
-template <int N>
-FASTINIT_INLINE Array<double, N> sqrt(Array<double, N> a)
-FASTINIT_EACH(double, ::sqrt(a.v[i]))
-
-// Bits and reals. signed_to_real takes the bits as a two's complement number and rounds to nearest.
-template <int N>
-FASTINIT_INLINE Array<float, N> as_real(Array<uint32_t, N> a)
-FASTINIT_EACH(float, bit_cast<float>(a.v[i]))
-template <int N>
-FASTINIT_INLINE Array<double, N> as_real(Array<uint64_t, N> a)
-FASTINIT_EACH(double, bit_cast<double>(a.v[i]))
-template <int N>
-FASTINIT_INLINE Array<uint32_t, N> as_bits(Array<float, N> a)
-FASTINIT_EACH(uint32_t, bit_cast<uint32_t>(a.v[i]))
-template <int N>
-FASTINIT_INLINE Array<uint64_t, N> as_bits(Array<double, N> a)
-FASTINIT_EACH(uint64_t, bit_cast<uint64_t>(a.v[i]))
-template <int N>
-FASTINIT_INLINE Array<float, N> signed_to_real(Array<uint32_t, N> a)
-FASTINIT_EACH(float, static_cast<float>(static_cast<int32_t>(a.v[i])))
-template <int N>
-FASTINIT_INLINE Array<double, N> signed_to_real(Array<uint64_t, N> a)
-FASTINIT_EACH(double, static_cast<double>(static_cast<int64_t>(a.v[i])))
 
 // Between 64-bit lanes that hold one word each and what the distributions use.
 // interleave: the low halves of a and b in turn, as 32-bit lanes; even and odd undo it.

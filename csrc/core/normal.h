@@ -23,6 +23,7 @@ constexpr double largest_normal = sizeof(R) == sizeof(double) ? 9.5 : 6.77;
 template <class R>
 struct Normal {
   using Arithmetic = R;
+  static constexpr const char* op = "normal_";
   R mean, std;
 
   template <class L>

@@ -29,6 +29,23 @@ struct Key {
   }
 };
 
+// The keys of all rounds, made once. `ready` may move them to where they are at hand.
+template <class Word>
+struct RoundKeys {
+  Word first_[10], second_[10];
+
+  template <class F>
+  FASTINIT_INLINE RoundKeys(Key key, const F& ready) {
+    FASTINIT_UNROLL
+    for (int i = 0; i < 10; ++i) {
+      first_[i] = ready(key.first(i));
+      second_[i] = ready(key.second(i));
+    }
+  }
+  FASTINIT_INLINE Word first(int round) const { return first_[round]; }
+  FASTINIT_INLINE Word second(int round) const { return second_[round]; }
+};
+
 // The four 32-bit words of one block, or of Lanes::blocks blocks side by side. Each word stands in the
 // low half of a 64-bit lane; the high half is undefined. That is how the multiplier wants its operands
 // (32 x 32 -> 64), so no round has to move anything.
@@ -55,8 +72,7 @@ FASTINIT_INLINE Words<Lanes> philox4x32_10(typename Lanes::U64 c0, typename Lane
   return {{c0, c1, c2, c3}};
 }
 
-// The words of blocks that share the high half of their number (contract C1: block low, block high,
-// draw, purpose).
+// The words of blocks that share the high half of their number (contract C1: block low, block high, draw, purpose).
 template <class Lanes, class K>
 FASTINIT_INLINE Words<Lanes> words_of(typename Lanes::U64 block_low, typename Lanes::U64 block_high,
                                       uint32_t draw, Purpose purpose, const K& key) {

@@ -18,6 +18,7 @@ namespace fastinit {
 template <class R>
 struct Sparse {
   using Arithmetic = R;
+  static constexpr const char* op = "sparse_";
 
   static constexpr uint64_t few_rows = 256;
   static constexpr uint64_t many_rows = 4096;

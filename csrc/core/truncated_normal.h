@@ -41,6 +41,7 @@ FASTINIT_INLINE Pair<B> attempt_bits(Pair<B> pair, M second) {
 template <class R>
 struct TruncatedNormal {
   using Arithmetic = R;
+  static constexpr const char* op = "trunc_normal_";
   R mean, std;
   R lower, upper;  // the bounds, rounded inwards to numbers of R
   R bottom, top;   // the first and the last number of the dtype between them
@@ -56,13 +57,14 @@ struct TruncatedNormal {
   template <class L, Proposal P>
   FASTINIT_INLINE auto attempt(Pair<Bits<L, R>> bits, Pair<Bits<L, R>> coin) const {
     using X = Real<L, R>;
-    Pair<X> x, excess;
+    using M = decltype(less(X(lower), X(upper)));
+    Pair<X> x;
+    Pair<M> accepted;
     if constexpr (P == Proposal::normal) {
       x = Normal<R>{mean, std}.template values<L>(bits);
-      return Attempt<X, decltype(less(x.first, x.first))>{{nearest(x.first), nearest(x.second)},
-                                                          {inside(x.first), inside(x.second)}};
+      accepted = {inside(x.first), inside(x.second)};
     } else {
-      Pair<X> u;
+      Pair<X> u, excess;
       if constexpr (P == Proposal::uniform) {
         u = {unit<L>(bits.first), unit<L>(bits.second)};
       } else {
@@ -78,11 +80,13 @@ struct TruncatedNormal {
         excess = {d.first * d.first, d.second * d.second};
       }
       // Accept with probability exp(-excess / 2), and not beyond the farther bound.
-      return Attempt<X, decltype(less(x.first, x.first))>{
-          {nearest(x.first), nearest(x.second)},
-          {less_equal(excess.first, minus_two_log<L>(coin.first)) & inside(x.first),
-           less_equal(excess.second, minus_two_log<L>(coin.second)) & inside(x.second)}};
+      accepted = {less_equal(excess.first, minus_two_log<L>(coin.first)) & inside(x.first),
+                  less_equal(excess.second, minus_two_log<L>(coin.second)) & inside(x.second)};
     }
+    if constexpr (sizeof(R) != sizeof(double)) {
+      if (outside) x = {nearest(x.first), nearest(x.second)};
+    }
+    return Attempt<X, M>{x, accepted};
   }
 
  private:
@@ -92,10 +96,7 @@ struct TruncatedNormal {
   }
   template <class X>
   FASTINIT_INLINE X nearest(X x) const {
-    if constexpr (sizeof(R) != sizeof(double)) {
-      if (outside) return min(max(x, X(bottom)), X(top));
-    }
-    return x;
+    return min(max(x, X(bottom)), X(top));
   }
 };
 
@@ -145,8 +146,8 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   TruncatedNormal d{};
   d.mean = static_cast<R>(mean);
   d.std = static_cast<R>(std);
-  d.lower = static_cast<R>(round_up<R>(lower));
-  d.upper = static_cast<R>(round_down<R>(upper));
+  d.lower = static_cast<R>(round_up(dtype_of_arithmetic<R>, lower));
+  d.upper = static_cast<R>(round_down(dtype_of_arithmetic<R>, upper));
   d.bottom = static_cast<R>(round_up(dtype, lower));
   d.top = static_cast<R>(round_down(dtype, upper));
   d.outside = round_nearest(dtype, d.lower) < lower || round_nearest(dtype, d.upper) > upper;

@@ -11,48 +11,40 @@ namespace fastinit {
 struct Avx2 {
   static constexpr int blocks = 4;
 
-  struct U32 {
-    static constexpr int lanes = 8;
-    __m256i v;
-    U32() = default;
-    static FASTINIT_INLINE U32 load(const uint32_t* p) {
-      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    }
-    FASTINIT_INLINE U32(__m256i x) : v(x) {}
-    FASTINIT_INLINE explicit U32(uint32_t x) : v(_mm256_set1_epi32(static_cast<int>(x))) {}
+  template <class T, class V>
+  struct Vector {
+    static constexpr int lanes = sizeof(V) / sizeof(T);
+    V v;
+    Vector() = default;
+    FASTINIT_INLINE Vector(V x) : v(x) {}
+    FASTINIT_INLINE explicit Vector(T x) : v(all(x)) {}
+    static FASTINIT_INLINE Vector load(const uint32_t* p) { return load_words(p, T()); }
   };
-  struct U64 {
-    static constexpr int lanes = 4;
-    __m256i v;
-    U64() = default;
-    static FASTINIT_INLINE U64 load(const uint32_t* p) {
-      return _mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    }
-    FASTINIT_INLINE U64(__m256i x) : v(x) {}
-    FASTINIT_INLINE explicit U64(uint64_t x) : v(_mm256_set1_epi64x(static_cast<long long>(x))) {}
+  template <int Lanes, class V>
+  struct Mask {
+    static constexpr int lanes = Lanes;
+    V v;
   };
-  struct F32 {
-    static constexpr int lanes = 8;
-    __m256 v;
-    F32() = default;
-    FASTINIT_INLINE F32(__m256 x) : v(x) {}
-    FASTINIT_INLINE explicit F32(float x) : v(_mm256_set1_ps(x)) {}
-  };
-  struct F64 {
-    static constexpr int lanes = 4;
-    __m256d v;
-    F64() = default;
-    FASTINIT_INLINE F64(__m256d x) : v(x) {}
-    FASTINIT_INLINE explicit F64(double x) : v(_mm256_set1_pd(x)) {}
-  };
-  struct M32 {
-    static constexpr int lanes = 8;
-    __m256 v;
-  };
-  struct M64 {
-    static constexpr int lanes = 4;
-    __m256d v;
-  };
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"  // that they may alias, of which nothing here makes use
+  using U32 = Vector<uint32_t, __m256i>;
+  using U64 = Vector<uint64_t, __m256i>;
+  using F32 = Vector<float, __m256>;
+  using F64 = Vector<double, __m256d>;
+  using M32 = Mask<8, __m256>;
+  using M64 = Mask<4, __m256d>;
+#pragma GCC diagnostic pop
+
+  static FASTINIT_INLINE __m256i all(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+  static FASTINIT_INLINE __m256i all(uint64_t x) { return _mm256_set1_epi64x(static_cast<long long>(x)); }
+  static FASTINIT_INLINE __m256 all(float x) { return _mm256_set1_ps(x); }
+  static FASTINIT_INLINE __m256d all(double x) { return _mm256_set1_pd(x); }
+  static FASTINIT_INLINE __m256i load_words(const uint32_t* p, uint32_t) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static FASTINIT_INLINE __m256i load_words(const uint32_t* p, uint64_t) {
+    return _mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
 
   // See Avx512: unpacking within 128-bit lanes then gives memory order.
   static FASTINIT_INLINE U64 block_offsets() { return _mm256_setr_epi64x(0, 2, 1, 3); }
@@ -132,8 +124,7 @@ struct Avx2 {
 
   friend FASTINIT_INLINE M32 less(U32 a, U32 b) { return !less_equal(b, a); }
 
-  // Both halves become doubles exactly (they go into the mantissas of 2^84 + 2^63 and 2^52); the sum is the one
-  // rounding.
+  // Both halves become doubles exactly (they go into the mantissas of 2^84 + 2^63 and 2^52); the sum is the one rounding.
   friend FASTINIT_INLINE F64 signed_to_real(U64 a) {
     const __m256i high_magic = _mm256_set1_epi64x(0x4530000080000000);  // 2^84 + 2^63
     const __m256i low_magic = _mm256_set1_epi64x(0x4330000000000000);   // 2^52

@@ -20,46 +20,38 @@ namespace fastinit {
 struct Avx512 {
   static constexpr int blocks = 8;
 
-  struct U32 {
-    static constexpr int lanes = 16;
-    __m512i v;
-    U32() = default;
-    static FASTINIT_INLINE U32 load(const uint32_t* p) { return _mm512_loadu_si512(p); }
-    FASTINIT_INLINE U32(__m512i x) : v(x) {}
-    FASTINIT_INLINE explicit U32(uint32_t x) : v(_mm512_set1_epi32(static_cast<int>(x))) {}
+  template <class T, class V>
+  struct Vector {
+    static constexpr int lanes = sizeof(V) / sizeof(T);
+    V v;
+    Vector() = default;
+    FASTINIT_INLINE Vector(V x) : v(x) {}
+    FASTINIT_INLINE explicit Vector(T x) : v(all(x)) {}
+    static FASTINIT_INLINE Vector load(const uint32_t* p) { return load_words(p, T()); }
   };
-  struct U64 {
-    static constexpr int lanes = 8;
-    __m512i v;
-    U64() = default;
-    static FASTINIT_INLINE U64 load(const uint32_t* p) {
-      return _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    }
-    FASTINIT_INLINE U64(__m512i x) : v(x) {}
-    FASTINIT_INLINE explicit U64(uint64_t x) : v(_mm512_set1_epi64(static_cast<long long>(x))) {}
+  template <int Lanes, class V>
+  struct Mask {
+    static constexpr int lanes = Lanes;
+    V v;
   };
-  struct F32 {
-    static constexpr int lanes = 16;
-    __m512 v;
-    F32() = default;
-    FASTINIT_INLINE F32(__m512 x) : v(x) {}
-    FASTINIT_INLINE explicit F32(float x) : v(_mm512_set1_ps(x)) {}
-  };
-  struct F64 {
-    static constexpr int lanes = 8;
-    __m512d v;
-    F64() = default;
-    FASTINIT_INLINE F64(__m512d x) : v(x) {}
-    FASTINIT_INLINE explicit F64(double x) : v(_mm512_set1_pd(x)) {}
-  };
-  struct M32 {
-    static constexpr int lanes = 16;
-    __mmask16 v;
-  };
-  struct M64 {
-    static constexpr int lanes = 8;
-    __mmask8 v;
-  };
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"  // that they may alias, of which nothing here makes use
+  using U32 = Vector<uint32_t, __m512i>;
+  using U64 = Vector<uint64_t, __m512i>;
+  using F32 = Vector<float, __m512>;
+  using F64 = Vector<double, __m512d>;
+  using M32 = Mask<16, __mmask16>;
+  using M64 = Mask<8, __mmask8>;
+#pragma GCC diagnostic pop
+
+  static FASTINIT_INLINE __m512i all(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+  static FASTINIT_INLINE __m512i all(uint64_t x) { return _mm512_set1_epi64(static_cast<long long>(x)); }
+  static FASTINIT_INLINE __m512 all(float x) { return _mm512_set1_ps(x); }
+  static FASTINIT_INLINE __m512d all(double x) { return _mm512_set1_pd(x); }
+  static FASTINIT_INLINE __m512i load_words(const uint32_t* p, uint32_t) { return _mm512_loadu_si512(p); }
+  static FASTINIT_INLINE __m512i load_words(const uint32_t* p, uint64_t) {
+    return _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
 
   // Unpacking low and high halves of 128-bit lanes puts results into memory order when the even 64-bit
   // lanes hold the first four blocks and the odd ones the next four.

@@ -6,9 +6,8 @@
 namespace fastinit {
 namespace cpu {
 
-// The terms k_begin .. k_end - 1 of each sum of a product. The result is made of tiles; a tile is a panel of a, of
-// tile_rows rows, times a panel of b, of tile_cols columns. The panels are packed, from a's panel a_first and b's panel
-// b_first on.
+// The terms k_begin .. k_end - 1 of each sum of a product. The result is made of tiles; a tile is a panel of a, of tile_rows
+// rows, times a panel of b, of tile_cols columns. The panels are packed, from a's panel a_first and b's panel b_first on.
 template <class T>
 struct Product {
   Matrix<T> c, a, b;

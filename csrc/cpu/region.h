@@ -1,7 +1,6 @@
 // From a region to runs of consecutive indices: direct, through a window, or through tiles.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "cpu/run.h"
@@ -169,7 +168,7 @@ class TileWriter {
     for (int64_t c = 0; c < width; c += most_columns) {
       for (int64_t r = 0; r < rows; r += most_rows) {
         const Box box{row.index + static_cast<uint64_t>(r * index_down_ + c), index_down_,
-                      std::min(most_columns, width - c), std::min(most_rows, rows - r)};
+                      smaller(most_columns, width - c), smaller(most_rows, rows - r)};
         fill(box);
         T* p = task_.data + row.memory + r * down_ + c * stride;
         for (int64_t k = 0; k < box.columns; ++k, p += stride) {
@@ -194,7 +193,7 @@ void write_region(const Task<T, D>& task, int64_t begin, int64_t end) {
   for (int64_t at = begin; at < end;) {
     const int64_t from = at % width;
     if constexpr (requires { writer.write_rows(row, 1); }) {
-      const int64_t rows = from == 0 ? std::min((end - at) / width, row.neighbours()) : 0;
+      const int64_t rows = from == 0 ? smaller((end - at) / width, row.neighbours()) : 0;
       if (rows > 1) {
         writer.write_rows(row, rows);
         row.advance(rows);
@@ -202,7 +201,7 @@ void write_region(const Task<T, D>& task, int64_t begin, int64_t end) {
         continue;
       }
     }
-    const int64_t to = std::min(from + (end - at), width);
+    const int64_t to = smaller(from + (end - at), width);
     writer.write(row, from, to);
     if (to == width) row.advance(1);
     at += to - from;

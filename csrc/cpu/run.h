@@ -12,11 +12,18 @@ namespace {
 
 constexpr uint64_t low_half = 0xFFFFFFFFu;
 
+// std::min and std::max are symbols that all instruction sets share, where they are not inlined.
+template <class T>
+FASTINIT_INLINE T smaller(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+FASTINIT_INLINE T larger(T a, T b) {
+  return a < b ? b : a;
+}
+
 template <class R>
 constexpr int group_size = Lanes::blocks*(elements_per_block<R>);
-
-template <class T>
-using ArithmeticFor = typename ArithmeticOf<T>::type;
 
 bool on_cache_line(const void* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
 
@@ -30,21 +37,10 @@ void copy(T* to, const T* from, int64_t n, [[maybe_unused]] bool streaming) {
   memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
 }
 
-// The keys of all rounds, in memory, from where an operation on vectors takes them as they are. Unless they are hidden
-// from it, the compiler makes them anew for every group, which costs more than a tenth of its time.
-struct Keys {
-  static constexpr int rounds = 10;
-  uint64_t first_[rounds], second_[rounds];
-
-  explicit Keys(Key key) {
-    for (int i = 0; i < rounds; ++i) {
-      first_[i] = key.first(i);
-      second_[i] = key.second(i);
-    }
-    asm volatile("" : "+m"(*this));
-  }
-  FASTINIT_INLINE uint64_t first(int round) const { return first_[round]; }
-  FASTINIT_INLINE uint64_t second(int round) const { return second_[round]; }
+// In memory, from where an operation on vectors takes them as they are. Unless they are hidden from it, the compiler makes
+// them anew for every group, which costs more than a tenth of its time.
+struct Keys : RoundKeys<uint64_t> {
+  explicit Keys(Key key) : RoundKeys(key, [](uint32_t x) { return x; }) { asm volatile("" : "+m"(*this)); }
 };
 
 // A run: `n` elements with consecutive logical indices from `first`, consecutive in memory, all in blocks

@@ -1,8 +1,6 @@
 // Normal values with an exact number of zeros in each column.
 #pragma once
 
-#include <algorithm>
-
 #include "cpu/elementwise.h"
 
 namespace fastinit::FASTINIT_TARGET {
@@ -127,15 +125,15 @@ void fill_segment(T* out, const Run<R>& run, const Sparse<R>& d, bool streaming)
   const uint64_t end = one_row ? end_column : columns;
   alignas(64) T stage[Strip::width + Strip::lanes];
   for (uint64_t left = one_row ? first_column : 0; left < end; left += Strip::width) {
-    const uint64_t right = std::min(left + Strip::width, end);
+    const uint64_t right = smaller(left + Strip::width, end);
     // The first row and the last one may end before this strip, or begin after it.
     const uint64_t top = right <= first_column ? first_row + 1 : first_row;
     const uint64_t bottom = left < end_column ? last_row + 1 : last_row;
     if (top >= bottom) continue;
     Strip strip(d, run.keys, left, static_cast<int64_t>(right - left));
     for (uint64_t row = top; row < bottom; ++row) {
-      const uint64_t from = row == first_row ? std::max(left, first_column) : left;
-      const uint64_t to = row == last_row ? std::min(right, end_column) : right;
+      const uint64_t from = row == first_row ? larger(left, first_column) : left;
+      const uint64_t to = row == last_row ? smaller(right, end_column) : right;
       const uint64_t index = row * columns + from;
       const int64_t n = static_cast<int64_t>(to - from);
       strip.go_to(row);

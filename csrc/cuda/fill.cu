@@ -1,4 +1,4 @@
-// Launches the loops of cuda/kernels.h: as many threads as the device holds at a time, each taking its share.
+// Launches the loops of this folder: as many threads as the device holds at a time, each taking its share.
 #include "cuda/fill.h"
 
 #include <cuda_runtime.h>
@@ -8,7 +8,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/kernels.h"
+#include "cuda/elementwise.h"
+#include "cuda/region.h"
+#include "cuda/rejection.h"
+#include "cuda/sparse.h"
 
 namespace fastinit::cuda {
 namespace {
@@ -82,23 +85,6 @@ __global__ void __launch_bounds__(threads_for_sparse)
 
 // ---- Launches -------------------------------------------------------------------------------------------------------
 
-template <class R>
-constexpr const char* op(const Uniform<R>&) {
-  return "uniform_";
-}
-template <class R>
-constexpr const char* op(const Normal<R>&) {
-  return "normal_";
-}
-template <class R>
-constexpr const char* op(const TruncatedNormal<R>&) {
-  return "trunc_normal_";
-}
-template <class R>
-constexpr const char* op(const Sparse<R>&) {
-  return "sparse_";
-}
-
 // Makes the queue's device the current one. It is already, where this library and torch's agree on what that means.
 class OnDevice {
  public:
@@ -157,8 +143,7 @@ class Launcher {
  private:
   void check(cudaError_t status) const {
     if (status == cudaSuccess) return;
-    std::string message =
-        std::string("fastinit.") + op(distribution_) + ": CUDA: " + cudaGetErrorString(status);
+    std::string message = std::string("fastinit.") + D::op + ": CUDA: " + cudaGetErrorString(status);
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
         status == cudaErrorUnsupportedPtxVersion) {
       int major = 0, minor = 0;

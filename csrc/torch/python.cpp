@@ -210,7 +210,7 @@ py::dict build_info() {
   py::dict info("version"_a = FASTINIT_VERSION, "compiler"_a = compiler(),
                 "torch_built_with"_a = FASTINIT_TORCH_VERSION, "cuda_architectures"_a = py::list());
   std::vector<std::string> capabilities;
-  for (const cpu::Target t : cpu::built()) capabilities.push_back(cpu::name(t));
+  for (const cpu::Target t : cpu::built()) capabilities.emplace_back(cpu::name(t));
   info["cpu_capabilities"] = capabilities;
 #if defined(FASTINIT_CUDA_ARCHS)
   info["cuda_architectures"] = py::str(FASTINIT_CUDA_ARCHS).attr("split")();

@@ -39,8 +39,8 @@ def overridable(function: Callable[P, R]) -> Callable[P, R]:
         f"_{name}implementation": function,
     }
     exec(text, space)
-    public = update_wrapper(space[name], function)
-    public.__defaults__ = function.__defaults__  # type: ignore[attr-defined]
+    public: Any = update_wrapper(space[name], function)
+    public.__defaults__ = function.__defaults__
     public.__code__ = public.__code__.replace(
         co_filename=code.co_filename, co_firstlineno=code.co_firstlineno
     )

@@ -2,12 +2,13 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import torch.nn.init
 from torch.compiler import is_dynamo_compiling
 
 # Files between a program and a function of this package that was called in place of torch.nn.init's.
-passed_over = {torch.nn.init.__file__}
+passed_over = {torch.nn.init.__file__, str(Path(__file__).with_name("init.py"))}
 
 
 def warn(message: str) -> None:

@@ -369,7 +369,7 @@ def test_dispatch_modes_see_the_fill_alone() -> None:
     with fastinit.enabled(), Log():
         init.normal_(x)
         x.uniform_()
-    assert seen == ["fastinit.normal_.key", "fastinit.uniform_.key"]
+    assert seen == ["fastinit.normal_.default", "fastinit.uniform_.default"]
 
 
 def test_a_thread_that_begins_in_inference_mode() -> None:
@@ -981,7 +981,7 @@ def test_the_document() -> None:
 
 
 def test_intervals() -> None:
-    from fastinit._enabled.report import Intervals
+    from fastinit._enabled.memory import Intervals
 
     known, intervals = set(), Intervals()
     g = torch.Generator().manual_seed(0)
@@ -1012,6 +1012,6 @@ def test_a_report_of_parts_of_one_memory() -> None:
 
 
 def test_a_function_that_is_none_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = fastinit._enabled.prepare()
+    everything = fastinit._enabled.patch.prepare()
     monkeypatch.setattr(init, "ones_", functools.partial(init.constant_, val=1.0))
-    assert everything.keys() - fastinit._enabled.prepare().keys() == {"ones_"}
+    assert everything.keys() - fastinit._enabled.patch.prepare().keys() == {"ones_"}

@@ -37,8 +37,8 @@ void elementary(const uint64_t* words, int64_t n, int bits, double* log, double*
 // The proposal for each (mean, std, a, b), in float64 arithmetic.
 void proposals(const double* parameters, int64_t n, int32_t* result) {
   for (int64_t i = 0; i < n; ++i, parameters += 4) {
-    const auto d = TruncatedNormal<double>::make(parameters[0], parameters[1], parameters[2], parameters[3],
-                                                 DType::f64);
+    const auto d =
+        TruncatedNormal<double>::make(parameters[0], parameters[1], parameters[2], parameters[3], DType::f64);
     result[i] = static_cast<int32_t>(d.proposal);
   }
 }

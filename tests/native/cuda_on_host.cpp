@@ -1,8 +1,11 @@
-// The GPU's loops (csrc/cuda/kernels.h) on the CPU: tests/contract/test_cuda_on_host.py compiles this and compares what it
+// The GPU's loops (csrc/cuda/*.h) on the CPU: tests/contract/test_cuda_on_host.py compiles this and compares what it
 // writes with the CPU's fills. Thread after thread, warp after warp; what the GPU does at the same time, in turn.
 #include <string>
 
-#include "cuda/kernels.h"
+#include "cuda/elementwise.h"
+#include "cuda/region.h"
+#include "cuda/rejection.h"
+#include "cuda/sparse.h"
 
 using namespace fastinit;
 using namespace fastinit::cuda;

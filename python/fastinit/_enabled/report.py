@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
@@ -12,7 +10,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-MOST_RUNS = 4096  # a view in more separate pieces is left out of the count of elements drawn again
+from fastinit import extra, init
+from fastinit._enabled.memory import Memory, Seen, runs
+from fastinit._kernels import Key
+
+INITIALISERS: dict[str, Callable[..., Tensor]] = {
+    name: getattr(init, name) for name in init.__all__ if name.endswith("_")
+} | {"delta_orthogonal_": extra.delta_orthogonal_}
+WITHOUT_KEY = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Fill:
     """
 
     function: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(hash=False)
     key: int | None
     whole: bool
     shape: torch.Size
@@ -63,24 +68,21 @@ class Fill:
             >>> torch.equal(report.parameters(layer)["weight"].redraw(again), layer.weight)
             True
         """
-        import fastinit  # it imports this module
-        from fastinit import _C
-
         for fill in (*self.before, self):
             view = tensor.detach().as_strided(fill.shape, fill.stride, tensor.storage_offset() + fill.offset)
             name = fill.function.removeprefix("Tensor.")
             if fill.key is not None:
-                signed = fill.key - (1 << 64) if fill.key >> 63 else fill.key
-                # The functions hand their generator on to the kernels' door, which takes a key for one.
-                getattr(fastinit, name)(view, **fill.arguments, generator=_C.Key(torch.tensor(signed)))
+                INITIALISERS[name](view, **fill.arguments, generator=Key(fill.key))
             elif fill.source is not None:
                 copied = fill.source
                 values = torch.empty_strided(
                     copied.shape, copied.stride, dtype=copied.dtype, device=tensor.device
                 )
                 view.copy_(copied.redraw(values))
+            elif name in ("zero_", "fill_"):
+                getattr(view, name)(**fill.arguments)
             elif name in WITHOUT_KEY:
-                WITHOUT_KEY[name](view, **fill.arguments)
+                INITIALISERS[name](view, **fill.arguments)
             else:
                 raise ValueError(f"{fill.function} cannot be repeated: its values have no key")
         return tensor
@@ -92,20 +94,6 @@ class Fill:
         """
         again = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
         return torch.equal(self.redraw(again), tensor.detach())
-
-
-def _method(name: str) -> Callable[..., Tensor]:
-    return lambda tensor, **arguments: getattr(tensor, name)(**arguments)
-
-
-def _function(name: str) -> Callable[..., Tensor]:
-    return lambda tensor, **arguments: getattr(nn.init, name)(tensor, **arguments)
-
-
-WITHOUT_KEY: dict[str, Callable[..., Tensor]] = {
-    **{name: _method(name) for name in ("zero_", "fill_")},
-    **{name: _function(name) for name in ("constant_", "ones_", "zeros_", "eye_", "dirac_")},
-}
 
 
 @dataclass(slots=True)
@@ -146,90 +134,6 @@ class Fallthrough:
     calls: int = 0
 
 
-class Intervals:
-    """Disjoint, sorted ranges of bytes."""
-
-    __slots__ = ("ends", "starts")
-
-    def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.ends: list[int] = []
-
-    def add(self, start: int, end: int) -> int:
-        """Add a range, and return how many of its bytes were there before."""
-        first = bisect_left(self.ends, start)
-        last = bisect_right(self.starts, end)  # ranges that touch are merged as well
-        known = 0
-        for i in range(first, last):
-            known += max(0, min(end, self.ends[i]) - max(start, self.starts[i]))
-        if first < last:
-            start, end = min(start, self.starts[first]), max(end, self.ends[last - 1])
-        self.starts[first:last] = [start]
-        self.ends[first:last] = [end]
-        return known
-
-
-def runs(tensor: Tensor) -> tuple[int, list[int]]:
-    """The memory of a view: the length of its contiguous pieces and where they start, in bytes of its storage.
-
-    No starts are given for more than ``MOST_RUNS`` pieces.
-    """
-    size, offset = tensor.element_size(), int(tensor.storage_offset())
-    if tensor.is_contiguous():
-        return tensor.numel() * size, [offset * size]
-    length, outer = 1, []
-    for stride, count in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if stride == length:
-            length *= count
-        elif count > 1 and stride > 0:
-            outer.append((stride, count))
-    if math.prod(count for _, count in outer) > MOST_RUNS:
-        return length * size, []
-    starts = [offset]
-    for stride, count in outer:
-        starts = [start + i * stride for start in starts for i in range(count)]
-    return length * size, [start * size for start in starts]
-
-
-@dataclass(slots=True)
-class Seen:
-    """A fill as it is kept: of which bytes of which storage."""
-
-    function: str
-    arguments: Mapping[str, Any]
-    key: Tensor | None  # read later: it may be on a GPU, which nobody has waited for yet
-    shape: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
-    start: int
-    end: int
-    solid: bool  # it filled every byte from start to end
-    source: Fill | None
-
-    def of(self, parameter: Tensor, whole: bool) -> Fill:
-        key = None if self.key is None else int(self.key.item()) % 2**64
-        return Fill(
-            self.function,
-            self.arguments,
-            key,
-            whole,
-            self.shape,
-            self.stride,
-            self.offset - int(parameter.storage_offset()),
-            self.dtype,
-            source=self.source,
-        )
-
-
-@dataclass(slots=True)
-class Memory:
-    """What is known of one storage."""
-
-    drawn: Intervals = field(default_factory=Intervals)
-    fills: dict[tuple[Any, ...], Seen] = field(default_factory=dict)
-
-
 class Report:
     """What was filled in the block of a ``with fastinit.enabled() as report``.
 
@@ -252,9 +156,17 @@ class Report:
 
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
+        self._open = True  # its block is
         self.functions: dict[str, Row] = {}
         self._memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
         self._fallthrough: dict[tuple[str, str, int], Fallthrough] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The table and the places. What is known of memory stays with the memory: a copy has no parameters."""
+        return self.__dict__ | {"_memory": None, "_open": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_memory": WeakKeyDictionary()}
 
     @property
     def fallthrough(self) -> list[Fallthrough]:
@@ -301,7 +213,7 @@ class Report:
             whole = same or (seen.solid and seen.start <= start and end <= seen.end)
             if whole:
                 found.clear()
-            found.append(seen.of(parameter, whole))
+            found.append(_fill_of(seen, parameter, whole))
         return replace(found[-1], before=tuple(found[:-1])) if found else None
 
     def _add(
@@ -309,21 +221,14 @@ class Report:
         function: str,
         arguments: Mapping[str, Any],
         tensor: Tensor,
-        key: Tensor | None,
+        key: int | Tensor | None,
         seconds: float,
         random: bool,
         source: Tensor | None,
     ) -> None:
-        copied = None if source is None else self._last(source)
-        if copied is not None and not (copied.whole and copied.shape == source.shape):  # type: ignore[union-attr]
-            copied = None
-        elements, size, storage = tensor.numel(), tensor.element_size(), tensor.untyped_storage()
-        memory = self._memory.get(storage)
-        if memory is None:
-            memory = self._memory[storage] = Memory()
-        length, starts = runs(tensor)
+        elements, size = tensor.numel(), tensor.element_size()
+        memory, (length, starts) = self._memory_of(tensor), runs(tensor)
         known = sum(memory.drawn.add(start, start + length) for start in starts) if random else 0
-
         row = self.functions.get(function)
         if row is None:
             row = self.functions[function] = Row()
@@ -332,21 +237,47 @@ class Report:
         row.bytes += elements * size
         row.seconds += seconds
         row.redrawn += known // size
+        self._remember(function, arguments, tensor, key, source)
 
-        offset, shape, stride = int(tensor.storage_offset()), tensor.shape, tensor.stride()
-        solid, start = length == elements * size, offset * size
+    def _memory_of(self, tensor: Tensor) -> Memory:
+        storage = tensor.untyped_storage()
+        memory = self._memory.get(storage)
+        if memory is None:
+            memory = self._memory[storage] = Memory()
+        return memory
+
+    def _remember(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        tensor: Tensor,
+        key: int | Tensor | None,
+        source: Tensor | None,
+    ) -> None:
+        """Keep what filled these bytes, or what they are a copy of."""
+        copied = None if source is None else self._last(source)
+        if copied is not None and not (copied.whole and copied.shape == source.shape):  # type: ignore[union-attr]
+            copied = None
+        size, offset = tensor.element_size(), int(tensor.storage_offset())
+        shape, stride, bytes_filled = tensor.shape, tensor.stride(), tensor.numel() * tensor.element_size()
+        solid, start = runs(tensor)[0] == bytes_filled, offset * size
         if solid:
-            end = start + length
+            end = start + bytes_filled
         else:
             end = start + size + size * sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        place = (offset, shape, stride)
-        if solid and length == storage.nbytes():
+        memory, place = self._memory_of(tensor), (offset, shape, stride)
+        if solid and bytes_filled == tensor.untyped_storage().nbytes():
             memory.fills.clear()
         else:  # so that a place that is filled again and again is remembered once, and in order
             memory.fills.pop(place, None)
         memory.fills[place] = Seen(
             function, arguments, key, shape, stride, offset, tensor.dtype, start, end, solid, copied
         )
+
+    def _follow(self, tensor: Tensor, clone: Tensor) -> None:
+        """Remember that a tensor is a clone, if anything is known of the original."""
+        if clone.layout == torch.strided and not clone.is_meta and tensor.untyped_storage() in self._memory:
+            self._remember("Tensor.clone", {}, clone, None, tensor)
 
     def _fell(self, function: str, filename: str, line: int, reason: str) -> bool:
         """Note random values of torch's, and return whether they are the first from this place."""
@@ -372,3 +303,17 @@ class Report:
         for fell in self.fallthrough:
             why = f": {fell.reason}" if fell.reason else ""
             yield f"drawn by torch, {fell.calls}×: {fell.function} at {fell.filename}:{fell.line}{why}"
+
+
+def _fill_of(seen: Seen, parameter: Tensor, whole: bool) -> Fill:
+    return Fill(
+        seen.function,
+        seen.arguments,
+        int(seen.key.item()) % 2**64 if isinstance(seen.key, Tensor) else seen.key,
+        whole,
+        seen.shape,
+        seen.stride,
+        seen.offset - int(parameter.storage_offset()),
+        seen.dtype,
+        source=seen.source,
+    )
