@@ -145,7 +145,7 @@ def install(library: Path, output: Path) -> None:
     if output.exists() and filecmp.cmp(library, output, shallow=False):
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    new = output.with_name(f".{output.name}.new")
+    new = output.with_name(f".new-{output.name}")
     shutil.copy(library, new)
     new.replace(output)
 
