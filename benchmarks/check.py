@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.benchmark.utils.common import set_torch_threads
 
 import fastinit
+from benchmarks import theory
 from benchmarks.cases import Case, ModelCase
 from benchmarks.libraries import capabilities, capability
-from fastinit.demo import theory
 
 FIXED = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 DRAWS = 512  # a small tensor is filled anew until so many values have been seen

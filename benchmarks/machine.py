@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.libraries import capabilities
+from benchmarks.memory import status_bytes
 from fastinit import info
-from fastinit.demo.measure import status_bytes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/results"

@@ -18,8 +18,8 @@ from torch.utils.benchmark.utils.common import TaskSpec, set_torch_threads
 
 from benchmarks import check
 from benchmarks.cases import AtMost, Faster, ModelCase, Row, Side
-from benchmarks.libraries import capability, library, operand
-from fastinit.demo.measure import Fill, available_bytes, peak_extra_bytes
+from benchmarks.libraries import OneValue, capability, library, operand
+from benchmarks.memory import available_bytes, peak_extra_bytes
 
 BLOCK_SECONDS = 0.002  # calls shorter than this are timed many at a time
 MOST_REPEATS = 25
@@ -175,7 +175,7 @@ def measure(row: Row, results: Results) -> dict[str, Any]:
 
 def take_turns(row: Row, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
     shared = row.operand()
-    row.case.call(Fill())(shared)
+    row.case.call(OneValue())(shared)
     sides: dict[str, dict[str, Any]] = {side.name: {} for side in row.sides}
     checks: dict[str, dict[str, Any]] = {}
     contestants: dict[str, Contestant] = {}

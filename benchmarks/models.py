@@ -24,7 +24,7 @@ from torch import nn
 
 import fastinit
 from benchmarks import machine, report
-from fastinit.demo.measure import available_bytes, peak_extra_bytes
+from benchmarks.memory import available_bytes, peak_extra_bytes
 
 # glibc then takes all memory from the heap, and gives none of it back.
 WARM = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**46), "MALLOC_TOP_PAD_": "0"}

@@ -7,9 +7,7 @@ Every key is fixed, so that nothing here fails now and then. A p-value below goo
 says what that means for all of them together, and what came out.
 """
 
-import json
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +34,6 @@ from goodness import (
     chi_squared,
     kolmogorov_smirnov,
 )
-from p_values import markdown
 
 ROOT = Path(__file__).parents[2]
 inf = math.inf
@@ -584,13 +581,3 @@ def test_unfair_zeros_are_noticed(fault: str, noticed: str | None) -> None:
 
     found = alarms(check_sparse, Choices(rows, zeros), masks())
     assert noticed in found if noticed else not found, found
-
-
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def test_the_table_in_the_docs_is_of_its_file() -> None:
-    text = (ROOT / "docs" / "statistics.md").read_text()
-    block = re.search(r"<!-- p-values-table: (\S+) -->\n(.*?)\n?<!-- /p-values-table -->", text, re.DOTALL)
-    assert block is not None
-    assert block[2] == markdown(json.loads((ROOT / block[1]).read_text()))

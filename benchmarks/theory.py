@@ -202,21 +202,3 @@ def wrong_products(tensor: Tensor, gain: float) -> list[str]:
     products[torch.arange(len(some)), some] -= 1
     error, allowed = products.abs().max().item(), ORTHOGONALITY * torch.finfo(tensor.dtype).eps
     return [] if error <= allowed else [f"max |Q'Q - I| = {error:.1e}, more than {allowed:.1e}"]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What a histogram shows of one filled tensor."""
-
-    shape: tuple[int, ...]
-    values: Tensor
-    law: Law
-
-
-def picture_of(name: str, given: dict[str, Any]) -> Picture | None:
-    if name in CONSTANTS:
-        return None
-    values = sample(given["tensor"])
-    if name == "sparse_":
-        values = values[values != 0]
-    return Picture(tuple(given["tensor"].shape), values, law_of(name, given))
