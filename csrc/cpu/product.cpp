@@ -1,7 +1,6 @@
 #include "cpu/product.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "cpu/parallel.h"
 #include "cpu/product_target.h"
@@ -10,24 +9,14 @@
 namespace fastinit::cpu {
 namespace {
 
-// Calls f(0) .. f(count - 1), each once, on libtorch's threads or, if that does not pay, on this one.
+// Calls f(0) .. f(count - 1), each once, on all threads or, if that does not pay, on this one.
 template <class F>
 void for_each(int64_t count, bool parallel, const F& f) {
-  if (!parallel || count < 2) {
-    for (int64_t i = 0; i < count; ++i) f(i);
-    return;
-  }
-  struct Context {
-    const F& f;
-    int64_t count;
-    std::atomic<int64_t> next{0};
-  } context{f, count};
-  // Threads take the next task when they have done one: tasks differ in size, threads in speed.
-  const auto work = [](int64_t, int64_t, void* pointer) {
-    Context& c = *static_cast<Context*>(pointer);
-    for (int64_t i = c.next++; i < c.count; i = c.next++) c.f(i);
+  const auto work = [](int64_t begin, int64_t end, void* pointer) {
+    for (int64_t i = begin; i < end; ++i) (*static_cast<const F*>(pointer))(i);
   };
-  parallel_for(0, count, 1, work, &context);
+  void* const context = const_cast<F*>(&f);
+  parallel ? parallel_for(0, count, 1, work, context) : work(0, count, context);
 }
 
 // How many parts of at most that size.
