@@ -1,11 +1,13 @@
 # make demo    a fresh clone, one command: see the README
 # make help    the other targets
 #
-# Everything runs in .venv, made on first use from requirements.txt. VENV=none uses the Python at hand with the torch
-# it has, and installs nothing (PYTHON=... says which Python).
+# Everything runs in .venv, made on first use from requirements.txt. TORCH=2.15.0 takes that torch in the place of the
+# pinned one, in an environment of its own; PYTHON=... says which Python. VENV=none uses the Python at hand with the
+# torch it has, and installs nothing.
 
 PYTHON ?= python3
-VENV   ?= .venv
+TORCH  ?=
+VENV   ?= .venv$(if $(TORCH),-$(notdir $(PYTHON))-torch$(TORCH))
 ARGS   ?=
 
 .DEFAULT_GOAL := help
@@ -18,6 +20,7 @@ READY := python-version
 else
 PY    := $(VENV)/bin/python
 BIN   := $(VENV)/bin/
+REQUIREMENTS := $(if $(TORCH),sed 's/^torch==.*/torch==$(TORCH)/',cat) requirements.txt
 # Named after the requirements it was made from, so that a change of them makes it anew.
 READY := $(VENV)/.ready-$(shell cksum < requirements.txt | cut -d' ' -f1)
 endif
@@ -41,7 +44,7 @@ help:  ## list the targets
 demo: build  ## initialise a model of 1.5 billion parameters, beside torch (ARGS="--preset gpt2", ...)
 	$(PY) -m fastinit demo $(ARGS)
 
-test: build  ## run the tests (ARGS="-k orthogonal", ...)
+test: build  ## run the tests (ARGS="-k orthogonal", ...; TORCH=2.15.0: with that torch)
 	$(PY) -m pytest tests $(ARGS)
 
 test-long: build  ## run all tests, those included that take minutes or much memory, two at a time
@@ -89,5 +92,6 @@ $(VENV)/.ready-%:
 	$(CHECK_PYTHON)
 	@echo 'fastinit: installing requirements.txt into $(VENV) (torch is large; this happens once)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(REQUIREMENTS) > $(VENV)/requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@rm -f $(VENV)/.ready-* && touch $@
