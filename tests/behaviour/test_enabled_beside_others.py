@@ -129,6 +129,19 @@ def test_patches_that_end_in_another_order(name: str) -> None:
     assert torch.equal(drawn, torch._C.TensorBase.normal_(torch.empty(9)))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_patch_that_outlasts_a_block_and_ends_in_the_next(name: str) -> None:
+    """What it puts back is of the first block; it serves the second one, and goes with it."""
+    patch = mock.patch.object(torch.Tensor, name)
+    with fastinit.enabled():
+        patch.start()
+    with fastinit.enabled() as report:
+        patch.stop()
+        CALLS[name](torch.zeros(3))
+    assert name == "clone" or report.functions[f"Tensor.{name}"].calls == 1
+    assert name not in torch.Tensor.__dict__
+
+
 def test_attributes_that_are_deleted_within_a_block() -> None:
     with fastinit.enabled():
         del torch.Tensor.normal_
@@ -340,6 +353,23 @@ def test_clones_are_followed() -> None:
     norm = report.parameters(model)["layers.1.norm1.weight"]
     assert norm is not None and norm.function == "Tensor.clone" and norm.source is not None
     assert norm.source.function == "ones_" and "Tensor.clone" not in report.functions
+
+
+def test_keys_in_tensors_are_read_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key on a GPU is one. To read it is to wait, and an error while a graph is captured: so no copy reads it."""
+    with fastinit.enabled() as report:
+        layer = nn.Linear(3, 4)
+        for seen in report._memory[layer.weight.untyped_storage()].fills.values():
+            seen.key = torch.tensor(seen.key - 2**64 if seen.key >= 2**63 else seen.key)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "item", lambda self: pytest.fail("a key was read"))
+            twin = copy.deepcopy(layer)
+            with torch.no_grad():
+                twin.weight[0].copy_(layer.weight[1])
+    fill = report.parameters(twin)["weight"]
+    assert fill is not None and isinstance(fill.before[0].source.key, int)
+    original = report.parameters(layer)["weight"]
+    assert original is not None and original.matches(layer.weight)
 
 
 # ---- Failures --------------------------------------------------------------------------------------------------------
