@@ -65,7 +65,7 @@ class Seen:
 
     function: str
     arguments: Mapping[str, Any]
-    key: int | Tensor | None  # a tensor is read later: it is on a GPU, which nobody has waited for yet
+    key: Any  # a tensor if it is on a GPU, which nobody has waited for yet; read when somebody asks
     shape: torch.Size
     stride: tuple[int, ...]
     offset: int

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from time import perf_counter
 from types import CodeType, FunctionType, MethodType
@@ -81,15 +82,10 @@ class Function:
 
 
 def copy_of(function: FunctionType) -> FunctionType:
-    copy = FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
+    code, space, name = function.__code__, function.__globals__, function.__name__
+    other = FunctionType(code, space, name, function.__defaults__, function.__closure__)
+    other.__kwdefaults__ = function.__kwdefaults__
+    return other
 
 
 def substitute(name: str, function: FunctionType) -> CodeType:
@@ -167,7 +163,7 @@ MISSING: Any = object()
 
 
 class Method:
-    """A descriptor in front of a method of tensors."""
+    """A descriptor in front of a method of tensors. What stands there for a while is a copy, which knows what it covers."""
 
     def __init__(self, name: str) -> None:
         self.name = self.__name__ = name  # torch.compile asks bound methods for the latter
@@ -176,18 +172,20 @@ class Method:
 
     def install(self) -> None:
         there = Tensor.__dict__.get(self.name, MISSING)
-        if there is not self:
-            self.beneath = there
-            setattr(Tensor, self.name, self)
+        if not isinstance(there, Method):  # one may be left, of a block that ended while something covered it
+            mine = copy(self)
+            mine.beneath = there
+            setattr(Tensor, self.name, mine)
 
     def uninstall(self) -> None:
         """Put back what was there, unless it was deleted or covered meanwhile: then that counts."""
-        if Tensor.__dict__.get(self.name) is not self:
+        there = Tensor.__dict__.get(self.name)
+        if not isinstance(there, Method):
             return
-        if self.beneath is MISSING:
+        if there.beneath is MISSING:
             delattr(Tensor, self.name)
         else:
-            setattr(Tensor, self.name, self.beneath)
+            setattr(Tensor, self.name, there.beneath)
 
     def without(self, tensor: Any, kind: Any) -> Any:
         """What the look-up would find if this were not here."""
@@ -198,7 +196,9 @@ class Method:
     def __get__(self, tensor: Any, kind: Any) -> Any:
         if tensor is None or is_dynamo_compiling() or not on() or not plain(tensor):
             if users == 0:  # covered by something when the last block ended, and uncovered since
-                self.uninstall()
+                with lock:
+                    if users == 0:
+                        self.uninstall()
             return self.without(tensor, kind)
         return MethodType(self, tensor)  # type: ignore[arg-type]
 

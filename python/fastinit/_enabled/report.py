@@ -193,7 +193,7 @@ class Report:
             where no fill was seen.
         """
         named = module.named_parameters(remove_duplicate=False)
-        return {name: self._last(parameter) for name, parameter in named}
+        return {name: _with_numbers(self._last(parameter)) for name, parameter in named}
 
     def _last(self, parameter: Tensor) -> Fill | None:
         try:
@@ -227,8 +227,7 @@ class Report:
         source: Tensor | None,
     ) -> None:
         elements, size = tensor.numel(), tensor.element_size()
-        memory, (length, starts) = self._memory_of(tensor), runs(tensor)
-        known = sum(memory.drawn.add(start, start + length) for start in starts) if random else 0
+        drawn = self._remember(function, arguments, tensor, key, source, random)
         row = self.functions.get(function)
         if row is None:
             row = self.functions[function] = Row()
@@ -236,15 +235,7 @@ class Report:
         row.elements += elements
         row.bytes += elements * size
         row.seconds += seconds
-        row.redrawn += known // size
-        self._remember(function, arguments, tensor, key, source)
-
-    def _memory_of(self, tensor: Tensor) -> Memory:
-        storage = tensor.untyped_storage()
-        memory = self._memory.get(storage)
-        if memory is None:
-            memory = self._memory[storage] = Memory()
-        return memory
+        row.redrawn += drawn // size
 
     def _remember(
         self,
@@ -253,26 +244,31 @@ class Report:
         tensor: Tensor,
         key: int | Tensor | None,
         source: Tensor | None,
-    ) -> None:
-        """Keep what filled these bytes, or what they are a copy of."""
+        random: bool = False,
+    ) -> int:
+        """Keep what filled these bytes, or what they are a copy of. How many were drawn before and are drawn again."""
         copied = None if source is None else self._last(source)
         if copied is not None and not (copied.whole and copied.shape == source.shape):  # type: ignore[union-attr]
             copied = None
-        size, offset = tensor.element_size(), int(tensor.storage_offset())
-        shape, stride, bytes_filled = tensor.shape, tensor.stride(), tensor.numel() * tensor.element_size()
-        solid, start = runs(tensor)[0] == bytes_filled, offset * size
+        size, offset, storage = tensor.element_size(), int(tensor.storage_offset()), tensor.untyped_storage()
+        shape, stride, bytes_filled = tensor.shape, tensor.stride(), tensor.numel() * size
+        length, starts = runs(tensor)
+        solid, start = length == bytes_filled, offset * size
         if solid:
             end = start + bytes_filled
         else:
             end = start + size + size * sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        memory, place = self._memory_of(tensor), (offset, shape, stride)
-        if solid and bytes_filled == tensor.untyped_storage().nbytes():
+        memory, place = self._memory.get(storage), (offset, shape, stride)
+        if memory is None:
+            memory = self._memory[storage] = Memory()
+        if solid and bytes_filled == storage.nbytes():
             memory.fills.clear()
         else:  # so that a place that is filled again and again is remembered once, and in order
             memory.fills.pop(place, None)
         memory.fills[place] = Seen(
             function, arguments, key, shape, stride, offset, tensor.dtype, start, end, solid, copied
         )
+        return sum(memory.drawn.add(start, start + length) for start in starts) if random else 0
 
     def _follow(self, tensor: Tensor, clone: Tensor) -> None:
         """Remember that a tensor is a clone, if anything is known of the original."""
@@ -309,11 +305,24 @@ def _fill_of(seen: Seen, parameter: Tensor, whole: bool) -> Fill:
     return Fill(
         seen.function,
         seen.arguments,
-        int(seen.key.item()) % 2**64 if isinstance(seen.key, Tensor) else seen.key,
+        seen.key,
         whole,
         seen.shape,
         seen.stride,
         seen.offset - int(parameter.storage_offset()),
         seen.dtype,
         source=seen.source,
+    )
+
+
+def _with_numbers(fill: Fill | None) -> Fill | None:
+    """The same with numbers for keys: a key on a GPU is waited for here, and not when a fill or a copy is recorded."""
+    if fill is None:
+        return None
+    key: Any = fill.key
+    return replace(
+        fill,
+        key=int(key.item()) % 2**64 if isinstance(key, Tensor) else key,
+        before=tuple(earlier for earlier in map(_with_numbers, fill.before) if earlier),
+        source=_with_numbers(fill.source),
     )
