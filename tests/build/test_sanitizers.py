@@ -78,7 +78,7 @@ def test_address_and_undefined_behaviour(sanitized: Path) -> None:
         "-p",
         "no:cacheprovider",
         "-o",
-        f"pythonpath={sanitized} .",
+        f"pythonpath={sanitized} . tests/support",
         "-k",
         f"not ({LEFT_OUT})",
     ]

@@ -47,11 +47,14 @@ def main(arguments: list[str]) -> int:
     if not run(*build, FASTINIT_COVERAGE="1", FASTINIT_CUDA="0"):
         return 1
 
-    # Their files lie below build/, where gcovr finds what was compiled there.
-    tests = ["pytest", "tests", "-o", f"pythonpath={BUILD} . tests/support", "--basetemp", str(BUILD / "tmp")]
+    # What they compile lies below build/, where gcovr finds it.
+    temporary = BUILD / "tmp"
+    temporary.mkdir()
+    tests = ["pytest", "tests", "-o", f"pythonpath={BUILD} . tests/support"]
     path = os.pathsep.join(filter(None, (str(BUILD), os.environ.get("PYTHONPATH"))))
     flags = shlex.join([*shlex.split(os.environ.get("CXXFLAGS", "")), *toolchain.COUNT_LINES])
-    passed = run("-m", "coverage", "run", "-m", *tests, *arguments, PYTHONPATH=path, CXXFLAGS=flags)
+    variables = {"PYTHONPATH": path, "CXXFLAGS": flags, "TMPDIR": str(temporary)}
+    passed = run("-m", "coverage", "run", "-m", *tests, *arguments, **variables)
 
     run("-m", "coverage", "combine", "--quiet")
     report = ["report", "--show-missing", "--skip-covered", "--fail-under", PYTHON_FLOOR]
@@ -65,7 +68,7 @@ def main(arguments: list[str]) -> int:
         "--gcov-suspicious-hits-threshold",
         "0",
     ]
-    report = ["--txt", "--fail-under-line", CPP_FLOOR, str(BUILD / "objects"), str(BUILD / "tmp")]
+    report = ["--txt", "--fail-under-line", CPP_FLOOR, str(BUILD / "objects"), str(temporary)]
     enough_cpp = run("-m", "gcovr", *options, *report)
     if not passed:
         print("tests have failed: the figures are not those of a good run")

@@ -1,9 +1,11 @@
 """C++ of tests/native, compiled as the extension is, for tests of what Python does not see."""
 
+import atexit
 import ctypes
 import functools
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,9 @@ import toolchain
 
 ROOT = Path(__file__).parents[2]
 
-_folder = tempfile.TemporaryDirectory(prefix="fastinit-native-")
+_folder = tempfile.mkdtemp(prefix="fastinit-native-")
+if "--coverage" not in toolchain.CXX_FLAGS:  # gcov needs what the compiler has left there
+    atexit.register(shutil.rmtree, _folder)
 
 
 @functools.cache
@@ -23,7 +27,7 @@ def library(name: str) -> ctypes.CDLL:
     if not sys.platform.startswith("linux"):
         pytest.skip("needs a compiler that makes shared objects as Linux has them")
     given = shlex.split(os.environ.get("CXXFLAGS", ""))
-    output = Path(_folder.name, f"{name}.so")
+    output = Path(_folder, f"{name}.so")
     source = ROOT / "tests" / "native" / f"{name}.cpp"
     flags = ["-O1", *given, *toolchain.COMMON, "-Werror", "-fPIC", "-shared"]
     subprocess.run([*toolchain.CXX, *flags, str(source), "-o", str(output)], check=True)
