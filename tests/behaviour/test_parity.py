@@ -53,7 +53,8 @@ def inference(shape: Shape) -> torch.Tensor:
 
 
 def quantized(shape: Shape) -> torch.Tensor:
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return torch.quantize_per_tensor(full(shape), 0.1, 0, torch.qint8)
 
 

@@ -16,7 +16,8 @@ from strategies import COMPLEX, FLOATS, SETTINGS, TRANSFORMS, Case
 from testing import RANDOM, Memory, Outcome, observe
 
 # Where torch.func.jvp needs this it is imported, which warns that torch.jit.script is deprecated: not in a comparison.
-with warnings.catch_warnings(action="ignore"):
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
     import torch._decomp.decompositions_for_jvp
 
 SEED = 5

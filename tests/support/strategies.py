@@ -110,7 +110,8 @@ class Recipe:
     kind: str = "alone"
 
     def make(self) -> Any:
-        with warnings.catch_warnings(action="ignore"):  # that ComplexHalf is experimental, and the like
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that ComplexHalf is experimental, and the like
             return self._make()
 
     def _make(self) -> Any:
@@ -300,7 +301,8 @@ class Case:
         """A parameter as a float; NaN if it is none."""
         value = self.parameters.get(name)
         try:
-            with warnings.catch_warnings(action="ignore"):  # of gradients and imaginary parts that get lost
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of gradients and imaginary parts that get lost
                 return float(value) if isinstance(value, int | float | torch.Tensor | np.generic) else nan
         except (TypeError, ValueError, OverflowError, RuntimeError):
             return nan
