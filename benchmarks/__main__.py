@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
                 show(data, file.with_suffix(""))
         return 0
 
+    args.suite = args.suite or ("cuda" if args.device == "cuda" else "must")
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.suite == "models":
@@ -69,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     add("files", nargs="*", type=Path, help="render: the JSON files whose Markdown and pictures to make anew")
     about = "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())
     about += "; models: what whole models have to reach, at 1.5 to 4.6 G parameters"
-    add("--suite", choices=(*SUITES, "models"), default="full", help=f"{about}; default: %(default)s")
+    add("--suite", choices=(*SUITES, "models"), help=f"{about}; default: must, or with --device cuda: cuda")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--only", metavar="REGEX", help="measure the rows that match, print the tables and write nothing")
     add("--threads", type=int, help="how many threads are all; default: torch's choice")
     add(

@@ -39,15 +39,18 @@ class Case:
         function: Call = getattr(library, self.function)
         return partial(function, **self.arguments) if self.arguments else function
 
-    def operand(self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous") -> Any:
+    def operand(
+        self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu"
+    ) -> Any:
         """Memory to initialise, not touched yet."""
+        empty = partial(torch.empty, dtype=dtype, device=device)
         match layout:
             case "contiguous":
-                return torch.empty(shape, dtype=dtype)
+                return empty(shape)
             case "transposed":
-                return torch.empty(shape[::-1], dtype=dtype).permute(*reversed(range(len(shape))))
+                return empty(shape[::-1]).permute(*reversed(range(len(shape))))
             case "strided":  # every other element of each row
-                return torch.empty(*shape[:-1], 2 * shape[-1], dtype=dtype)[..., ::2]
+                return empty((*shape[:-1], 2 * shape[-1]))[..., ::2]
         raise ValueError(f"no such layout: {layout}")
 
 
@@ -58,12 +61,33 @@ class ModelCase(Case):
     def call(self, library: Any) -> Call:
         return partial(nn.Module.apply, fn=partial(init_weights, init=library))
 
-    def operand(self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous") -> nn.Module:
-        return gpt2(PRESETS[self.function], dtype).to_empty(device="cpu")
+    def operand(
+        self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu"
+    ) -> nn.Module:
+        return gpt2(PRESETS[self.function], dtype).to_empty(device=device)
 
     def shape(self) -> Shape:
         model = gpt2(PRESETS[self.function], torch.float32)  # on the meta device
         return (sum(parameter.numel() for parameter in model.parameters()),)
+
+
+@dataclass(frozen=True)
+class ManyCase(Case):
+    """Many tensors, one after the other."""
+
+    shapes: tuple[Shape, ...] = ()
+
+    def call(self, library: Any) -> Call:
+        one = super().call(library)
+        return lambda tensors: [one(tensor) for tensor in tensors]
+
+    def operand(
+        self, shape: Shape, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu"
+    ) -> list[torch.Tensor]:
+        return [torch.empty(each, dtype=dtype, device=device) for each in self.shapes]
+
+    def shape(self) -> Shape:
+        return (sum(map(math.prod, self.shapes)),)
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,7 @@ class AtMost:
     """A figure of `side` is to be at most so large."""
 
     side: str
-    figure: str  # "extra_bytes" or "orthogonality"
+    figure: str  # "extra_bytes", "orthogonality" or "median" (seconds)
     most: float
 
 
@@ -122,6 +146,7 @@ class Row:
     sides: tuple[Side, ...] = (FILL, TORCH, FASTINIT)
     requirements: tuple[Faster | AtMost, ...] = ()
     always: bool = False  # measured however long it takes
+    device: str = "cpu"
 
     @property
     def elements(self) -> int:
@@ -138,7 +163,7 @@ class Row:
 
     def operand(self, case: Case | None = None, dtype: str = "") -> Any:
         torch_dtype = getattr(torch, dtype or self.dtype)
-        return (case or self.case).operand(self.shape, torch_dtype, self.layout)
+        return (case or self.case).operand(self.shape, torch_dtype, self.layout, self.device)
 
     def describe(self) -> dict[str, Any]:
         """The row as it stands in a results file."""
@@ -151,9 +176,11 @@ class Row:
             "layout": self.layout,
             "memory": self.memory,
             "threads": self.threads,
+            "device": self.device,
         }
 
     def __str__(self) -> str:
         words = [self.case.label, self.dtype, "×".join(map(str, self.shape))]
         words += [word for word in (self.layout, self.memory) if word not in ("contiguous", "warm")]
-        return ", ".join([*words, f"{self.threads} thread{'s' * (self.threads != 1)}"])
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return ", ".join([*words, threads if self.device == "cpu" else self.device])

@@ -14,7 +14,7 @@ from torch.utils.benchmark.utils.common import set_torch_threads
 
 import fastinit
 from benchmarks import theory
-from benchmarks.cases import Case, ModelCase
+from benchmarks.cases import Case, ManyCase, ModelCase
 from benchmarks.libraries import capabilities, capability
 
 FIXED = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
@@ -74,7 +74,7 @@ class Examiner:
 
 def examine(case: Case, operand: Any, fill: Callable[[], Any]) -> dict[str, Any]:
     """Look at an operand that has been filled; `fill` fills it again, where it is too small to tell."""
-    examiner = Examiner(thorough=not isinstance(case, ModelCase))
+    examiner = Examiner(thorough=not isinstance(case, ModelCase | ManyCase))
     look = case.call(examiner)
     look(operand)
     if isinstance(operand, Tensor) and case.function not in FIXED:
@@ -92,26 +92,33 @@ def orthogonality(tensor: Tensor, gain: float) -> float:
     return product.abs().max().item()
 
 
-def same_bits(case: Case, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> dict[str, Any] | None:
-    """Whether all instruction sets and numbers of threads give the bits of one thread in contiguous memory.
+def same_bits(
+    case: Case, shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: str = "cpu"
+) -> dict[str, Any] | None:
+    """Whether all instruction sets and numbers of threads give the bits of one thread in contiguous memory, or the
+    device gives those of the CPU.
 
     None where that is not promised: for `orthogonal_`, which multiplies matrices, and so for a model.
     """
-    if isinstance(case, ModelCase) or case.function in ("orthogonal_", *FIXED):
+    if isinstance(case, ModelCase | ManyCase) or case.function in ("orthogonal_", *FIXED):
         return None
     small = shape if math.prod(shape) <= math.prod(SAME_BITS) else SAME_BITS
-    return _same_bits(case, small, dtype, layout)
+    return _same_bits(case, small, dtype, layout, device)
 
 
 @cache
-def _same_bits(case: Case, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> dict[str, Any]:
-    def draw(layout: str, threads: int, name: str) -> Tensor:
-        tensor: Tensor = case.operand(shape, dtype, layout)
-        with set_torch_threads(threads), capability(name), torch.random.fork_rng(devices=()):
-            torch.manual_seed(1)
-            case.call(fastinit)(tensor)
-        return tensor
+def _same_bits(
+    case: Case, shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: str
+) -> dict[str, Any]:
+    def draw(layout: str, threads: int, name: str, device: str = "cpu") -> Tensor:
+        tensor: Tensor = case.operand(shape, dtype, layout, device)
+        with set_torch_threads(threads), capability(name):
+            case.call(fastinit)(tensor, generator=torch.Generator().manual_seed(1))
+        return tensor.cpu()
 
+    if device != "cpu":
+        same = torch.equal(draw(layout, 1, "", device), draw("contiguous", 1, ""))
+        return {"ok": same, "wrong": [] if same else ["not the CPU's values"], "elements": math.prod(shape)}
     threads = sorted({1, 2, 3, torch.get_num_threads()})
     wanted = draw("contiguous", 1, "")
     differing = [

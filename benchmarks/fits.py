@@ -19,7 +19,7 @@ def fits(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         kind = tuple(row[key] for key in KIND)
         medians = {side: its["median"] for side, its in row["sides"].items() if "median" in its}
         for side, median in medians.items():
-            if row["table"] in ("sizes", "one thread", "first touch"):
+            if row["table"] == "sizes":
                 one = (*kind, row["threads"], side)
                 by_size[one][row["elements"]] = median
             if row["table"] == "threads":

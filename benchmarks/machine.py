@@ -37,14 +37,32 @@ def describe() -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("torch", "numpy", "jax")}
         | {"python": platform.python_version()},
+        "device": device(),
         "fastinit": info.collect() | {"usable_instruction_sets": list(capabilities())},
         "threads": torch.get_num_threads(),
     }
 
 
+def device() -> dict[str, Any] | None:
+    """The GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return None
+    p = torch.cuda.get_device_properties(0)
+    return {
+        "name": p.name,
+        "capability": f"{p.major}.{p.minor}",
+        "multiprocessors": p.multi_processor_count,
+        "memory_bytes": p.total_memory,
+        "count": torch.cuda.device_count(),
+    }
+
+
 def file_name(suite: str) -> str:
-    """<processor>-<cores>-<torch>-<suite>, fit for a file."""
-    words = (info.cpu_name(), f"{len(os.sched_getaffinity(0))} cores", torch.__version__.split("+")[0], suite)
+    """<processor>-<cores>-<torch>-<suite>, or <gpu>-<torch>, fit for a file."""
+    release = torch.__version__.split("+")[0]
+    words = (info.cpu_name(), f"{len(os.sched_getaffinity(0))} cores", release, suite)
+    if suite == "cuda" and torch.cuda.is_available():
+        words = (torch.cuda.get_device_name(), release)
     return "-".join(re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-") for word in words)
 
 

@@ -60,7 +60,7 @@ class Results:
 
 
 def kind(row: Row, side: Side) -> Hashable:
-    return (row.case.label, row.dtype, row.layout, row.memory, row.threads, side.name)
+    return (row.case.label, row.dtype, row.layout, row.memory, row.threads, row.device, side.name)
 
 
 # What a side may raise: torch's orthogonal_ in bfloat16 does.
@@ -160,7 +160,7 @@ class Contestant:
 
 def measure(row: Row, results: Results) -> dict[str, Any]:
     """The sides' times, the verdicts on their values, and how far the row's requirements are met."""
-    free = available_bytes(torch.device("cpu"))
+    free = available_bytes(torch.device(row.device))
     if row.bytes > free * MEMORY_SHARE:
         reason = f"needs {row.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         sides = {side.name: {"skipped": reason} for side in row.sides}
@@ -198,9 +198,9 @@ def take_turns(row: Row, results: Results) -> tuple[dict[str, Any], dict[str, An
         if verdict is not None and row.case.function == "orthogonal_":
             sides[side.name]["orthogonality"] = verdict["orthogonality"]
         if side.library == "fastinit" and isinstance(row.case, ModelCase):
-            sides[side.name]["extra_bytes"] = peak_extra_bytes(contestant.fill, torch.device("cpu"))
+            sides[side.name]["extra_bytes"] = peak_extra_bytes(contestant.fill, torch.device(row.device))
     ours = [name for name, contestant in contestants.items() if contestant.side.library == "fastinit"]
-    same = check.same_bits(row.case, row.shape, row.torch_dtype, row.layout) if ours else None
+    same = check.same_bits(row.case, row.shape, row.torch_dtype, row.layout, row.device) if ours else None
     if same is not None:
         checks["same bits"] = same
         if not same["ok"]:

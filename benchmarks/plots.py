@@ -48,7 +48,7 @@ def sizes(pyplot: Any, rows: list[dict[str, Any]]) -> Any:
     """Values per second over the size, one panel for each initialiser and kind of memory; float32, all threads."""
     panels: dict[tuple[str, str], Points] = {}
     for row in rows:
-        if row["table"] in ("sizes", "first touch") and row["dtype"] == "float32":
+        if row["table"] == "sizes" and row["dtype"] == "float32":
             points = panels.setdefault((row["memory"], row["case"]), {})
             for side, its in row["sides"].items():
                 if "median" in its:

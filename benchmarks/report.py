@@ -7,23 +7,21 @@ from typing import Any
 
 Row = dict[str, Any]
 
-RATES = ("sizes", "one thread", "threads", "first touch", "layouts", "initialisers")  # the others show times
+RATES = ("sizes", "threads", "layouts", "initialisers")  # the others show times
 TITLES = {
     "must": "Must reach",
     "orthogonal": "Orthogonal matrices",
     "model": "A whole model",
     "sizes": "Sizes, in warm memory",
-    "one thread": "Sizes, on one thread",
     "threads": "Threads",
-    "first touch": "Fresh memory",
     "layouts": "Layouts",
     "initialisers": "Other initialisers",
     "small": "Small calls",
+    "cuda": "On a GPU",
 }
 ABOUT = {
     "must": "Median times. The instruction set avx2 has to reach 60% of what is required of the best one.",
     "orthogonal": "Median times. `product` is one matrix product of the same size: m × n by n × n for n ≤ m.",
-    "first touch": "The system hands the memory out while it is filled. Values per second.",
     "small": "Medians for a whole call from Python, float32: torch → fastinit (ratio).",
 }
 

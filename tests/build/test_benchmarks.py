@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import models, suites
+from benchmarks import gpu_check, models, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -112,7 +113,7 @@ def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         fastinit,
         "uniform_",
-        lambda tensor: uniform_(tensor).mul_(factors.get(torch.get_num_threads(), 0.999)),
+        lambda tensor, **named: uniform_(tensor, **named).mul_(factors.get(torch.get_num_threads(), 0.999)),
     )
     row = measure(Row("sizes", Case("uniform_", name="by threads"), (8, 8)))
     assert not row["checks"]["same bits"]["ok"] and not command.right(row)
@@ -260,3 +261,55 @@ def test_models_that_do_not_fit_are_skipped(monkeypatch: pytest.MonkeyPatch) -> 
     assert its["skipped"].startswith("needs 20.5 GB")
     row = {"task": "", "sides": {"fastinit": its}} | models.verdict(models.TASKS[2], {"fastinit": its})
     assert row["reached"] is None and its["skipped"] in models.line(row)
+
+
+# ---- The check of a machine with a GPU -------------------------------------------------------------------------------
+
+
+def phase(name, *words, seconds=60.0, needs=""):
+    return gpu_check.Phase(name, (sys.executable, "-c", *words), seconds, needs=needs)
+
+
+def test_phases_have_verdicts_of_their_own(tmp_path, capsys):
+    todo = [
+        phase("good", "print('fine')"),
+        phase("bad", "raise SystemExit(3)"),
+        phase("needs bad", "", needs="bad"),
+        phase("slow", "import time; print('begun', flush=True); time.sleep(60)", seconds=3.0),
+        phase("after", "print('still run')", needs="good"),
+    ]
+    assert not gpu_check.check(todo, 5.0, tmp_path, {"commit": "c"})
+    written = json.loads((tmp_path / "gpu-check.json").read_text())
+    verdicts = {name: result["verdict"] for name, result in written["phases"].items()}
+    assert verdicts == {
+        "good": "passed",
+        "bad": "FAILED with status 3",
+        "needs bad": "not run: bad has not passed",
+        "slow": "cut short after 3 s",
+        "after": "passed",
+    }
+    assert written["commit"] == "c" and written["phases"]["slow"]["last_lines"] == ["begun"]
+    assert "bad: FAILED" in capsys.readouterr().out
+    assert gpu_check.check(todo[3:4], 5.0, tmp_path, {}), "time that runs out is no failure"
+    assert gpu_check.check(todo[:1], 0.0, tmp_path, {})
+    assert "no time was left" in (tmp_path / "gpu-check.json").read_text()
+
+
+def test_phases_of_the_check(tmp_path):
+    found = {phase.name: phase for phase in gpu_check.phases(tmp_path)}
+    assert {"smoke", "bits", "rows", "build for PTX", "the other tests"} <= found.keys()
+    assert all(phase.needs in ("", *found) for phase in found.values())
+    compile(gpu_check.SMOKE, "smoke", "exec")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a CUDA device")
+def test_no_cuda_device(capsys):
+    assert gpu_check.main([]) == 2
+    assert "no CUDA device" in capsys.readouterr().out
+
+
+def test_rows_for_a_gpu_on_the_cpu(capsys):
+    """Every row, with its check of the values; the CPU stands for the GPU."""
+    assert command.main(["--suite", "cuda-rehearsal", "--only", "16×16|64×64|8 G"]) == 0
+    printed = capsys.readouterr().out
+    assert "## On a GPU" in printed and "0 not passed" in printed
