@@ -4,35 +4,21 @@
 
 #include <immintrin.h>
 
-#include "core/lanes.h"
+#include "cpu/lanes_vector.h"
 
 namespace fastinit {
 
 struct Avx2 {
   static constexpr int blocks = 4;
 
-  template <class T, class V>
-  struct Vector {
-    static constexpr int lanes = sizeof(V) / sizeof(T);
-    V v;
-    Vector() = default;
-    FASTINIT_INLINE Vector(V x) : v(x) {}
-    FASTINIT_INLINE explicit Vector(T x) : v(all(x)) {}
-    static FASTINIT_INLINE Vector load(const uint32_t* p) { return load_words(p, T()); }
-  };
-  template <int Lanes, class V>
-  struct Mask {
-    static constexpr int lanes = Lanes;
-    V v;
-  };
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wignored-attributes"  // that they may alias, of which nothing here makes use
-  using U32 = Vector<uint32_t, __m256i>;
-  using U64 = Vector<uint64_t, __m256i>;
-  using F32 = Vector<float, __m256>;
-  using F64 = Vector<double, __m256d>;
-  using M32 = Mask<8, __m256>;
-  using M64 = Mask<4, __m256d>;
+  using U32 = Vector<Avx2, uint32_t, __m256i>;
+  using U64 = Vector<Avx2, uint64_t, __m256i>;
+  using F32 = Vector<Avx2, float, __m256>;
+  using F64 = Vector<Avx2, double, __m256d>;
+  using M32 = Mask<Avx2, 8, __m256>;
+  using M64 = Mask<Avx2, 4, __m256d>;
 #pragma GCC diagnostic pop
 
   static FASTINIT_INLINE __m256i all(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
@@ -52,12 +38,6 @@ struct Avx2 {
   // clang-format off
 #define FASTINIT_OP(RESULT, NAME, PARAMETERS, EXPRESSION) \
   friend FASTINIT_INLINE RESULT NAME PARAMETERS { return {EXPRESSION}; }
-  FASTINIT_OP(U32, operator+, (U32 a, U32 b), _mm256_add_epi32(a.v, b.v))
-  FASTINIT_OP(U32, operator-, (U32 a, U32 b), _mm256_sub_epi32(a.v, b.v))
-  FASTINIT_OP(U32, operator*, (U32 a, U32 b), _mm256_mullo_epi32(a.v, b.v))
-  FASTINIT_OP(U32, operator&, (U32 a, U32 b), _mm256_and_si256(a.v, b.v))
-  FASTINIT_OP(U32, operator|, (U32 a, U32 b), _mm256_or_si256(a.v, b.v))
-  FASTINIT_OP(U32, operator^, (U32 a, U32 b), _mm256_xor_si256(a.v, b.v))
   FASTINIT_OP(U32, min, (U32 a, U32 b), _mm256_min_epu32(a.v, b.v))
   FASTINIT_OP(U32, multiply_high, (U32 a, U32 b),
       _mm256_blend_epi32(_mm256_srli_epi64(_mm256_mul_epu32(a.v, b.v), 32),
@@ -71,19 +51,11 @@ struct Avx2 {
       _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_min_epu32(a.v, b.v), a.v)))
   FASTINIT_OP(M32, equal, (U32 a, U32 b), _mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v)))
 
-  FASTINIT_OP(U64, operator+, (U64 a, U64 b), _mm256_add_epi64(a.v, b.v))
-  FASTINIT_OP(U64, operator-, (U64 a, U64 b), _mm256_sub_epi64(a.v, b.v))
-  FASTINIT_OP(U64, operator&, (U64 a, U64 b), _mm256_and_si256(a.v, b.v))
-  FASTINIT_OP(U64, operator|, (U64 a, U64 b), _mm256_or_si256(a.v, b.v))
-  FASTINIT_OP(U64, operator^, (U64 a, U64 b), _mm256_xor_si256(a.v, b.v))
   FASTINIT_OP(U64, xor3, (U64 a, U64 b, U64 c), _mm256_xor_si256(_mm256_xor_si256(b.v, c.v), a.v))
   FASTINIT_OP(U64, multiply_low, (U64 a, U64 b), _mm256_mul_epu32(a.v, b.v))
   FASTINIT_OP(F64, as_real, (U64 a), _mm256_castsi256_pd(a.v))
   FASTINIT_OP(U64, as_bits, (F64 a), _mm256_castpd_si256(a.v))
 
-  FASTINIT_OP(F32, operator+, (F32 a, F32 b), _mm256_add_ps(a.v, b.v))
-  FASTINIT_OP(F32, operator-, (F32 a, F32 b), _mm256_sub_ps(a.v, b.v))
-  FASTINIT_OP(F32, operator*, (F32 a, F32 b), _mm256_mul_ps(a.v, b.v))
   FASTINIT_OP(F32, fma, (F32 a, F32 b, F32 c), _mm256_fmadd_ps(a.v, b.v, c.v))
   FASTINIT_OP(F32, sqrt, (F32 a), _mm256_sqrt_ps(a.v))
   FASTINIT_OP(F32, min, (F32 a, F32 b), _mm256_min_ps(a.v, b.v))
@@ -91,10 +63,6 @@ struct Avx2 {
   FASTINIT_OP(M32, less, (F32 a, F32 b), _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))
   FASTINIT_OP(M32, less_equal, (F32 a, F32 b), _mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ))
 
-  FASTINIT_OP(F64, operator+, (F64 a, F64 b), _mm256_add_pd(a.v, b.v))
-  FASTINIT_OP(F64, operator-, (F64 a, F64 b), _mm256_sub_pd(a.v, b.v))
-  FASTINIT_OP(F64, operator*, (F64 a, F64 b), _mm256_mul_pd(a.v, b.v))
-  FASTINIT_OP(F64, operator/, (F64 a, F64 b), _mm256_div_pd(a.v, b.v))
   FASTINIT_OP(F64, fma, (F64 a, F64 b, F64 c), _mm256_fmadd_pd(a.v, b.v, c.v))
   FASTINIT_OP(F64, sqrt, (F64 a), _mm256_sqrt_pd(a.v))
   FASTINIT_OP(F64, min, (F64 a, F64 b), _mm256_min_pd(a.v, b.v))

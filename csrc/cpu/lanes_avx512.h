@@ -13,35 +13,21 @@
 #include <immintrin.h>
 #endif
 
-#include "core/lanes.h"
+#include "cpu/lanes_vector.h"
 
 namespace fastinit {
 
 struct Avx512 {
   static constexpr int blocks = 8;
 
-  template <class T, class V>
-  struct Vector {
-    static constexpr int lanes = sizeof(V) / sizeof(T);
-    V v;
-    Vector() = default;
-    FASTINIT_INLINE Vector(V x) : v(x) {}
-    FASTINIT_INLINE explicit Vector(T x) : v(all(x)) {}
-    static FASTINIT_INLINE Vector load(const uint32_t* p) { return load_words(p, T()); }
-  };
-  template <int Lanes, class V>
-  struct Mask {
-    static constexpr int lanes = Lanes;
-    V v;
-  };
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wignored-attributes"  // that they may alias, of which nothing here makes use
-  using U32 = Vector<uint32_t, __m512i>;
-  using U64 = Vector<uint64_t, __m512i>;
-  using F32 = Vector<float, __m512>;
-  using F64 = Vector<double, __m512d>;
-  using M32 = Mask<16, __mmask16>;
-  using M64 = Mask<8, __mmask8>;
+  using U32 = Vector<Avx512, uint32_t, __m512i>;
+  using U64 = Vector<Avx512, uint64_t, __m512i>;
+  using F32 = Vector<Avx512, float, __m512>;
+  using F64 = Vector<Avx512, double, __m512d>;
+  using M32 = Mask<Avx512, 16, __mmask16>;
+  using M64 = Mask<Avx512, 8, __mmask8>;
 #pragma GCC diagnostic pop
 
   static FASTINIT_INLINE __m512i all(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
@@ -60,12 +46,6 @@ struct Avx512 {
   // clang-format off
 #define FASTINIT_OP(RESULT, NAME, PARAMETERS, EXPRESSION) \
   friend FASTINIT_INLINE RESULT NAME PARAMETERS { return {EXPRESSION}; }
-  FASTINIT_OP(U32, operator+, (U32 a, U32 b), _mm512_add_epi32(a.v, b.v))
-  FASTINIT_OP(U32, operator-, (U32 a, U32 b), _mm512_sub_epi32(a.v, b.v))
-  FASTINIT_OP(U32, operator*, (U32 a, U32 b), _mm512_mullo_epi32(a.v, b.v))
-  FASTINIT_OP(U32, operator&, (U32 a, U32 b), _mm512_and_si512(a.v, b.v))
-  FASTINIT_OP(U32, operator|, (U32 a, U32 b), _mm512_or_si512(a.v, b.v))
-  FASTINIT_OP(U32, operator^, (U32 a, U32 b), _mm512_xor_si512(a.v, b.v))
   FASTINIT_OP(U32, min, (U32 a, U32 b), _mm512_min_epu32(a.v, b.v))
   FASTINIT_OP(U32, multiply_high, (U32 a, U32 b),
       _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(_mm512_mul_epu32(a.v, b.v), 32),
@@ -79,20 +59,12 @@ struct Avx512 {
   FASTINIT_OP(M32, less_equal, (U32 a, U32 b), _mm512_cmple_epu32_mask(a.v, b.v))
   FASTINIT_OP(M32, equal, (U32 a, U32 b), _mm512_cmpeq_epi32_mask(a.v, b.v))
 
-  FASTINIT_OP(U64, operator+, (U64 a, U64 b), _mm512_add_epi64(a.v, b.v))
-  FASTINIT_OP(U64, operator-, (U64 a, U64 b), _mm512_sub_epi64(a.v, b.v))
-  FASTINIT_OP(U64, operator&, (U64 a, U64 b), _mm512_and_si512(a.v, b.v))
-  FASTINIT_OP(U64, operator|, (U64 a, U64 b), _mm512_or_si512(a.v, b.v))
-  FASTINIT_OP(U64, operator^, (U64 a, U64 b), _mm512_xor_si512(a.v, b.v))
   FASTINIT_OP(U64, xor3, (U64 a, U64 b, U64 c), _mm512_ternarylogic_epi64(a.v, b.v, c.v, 0x96))
   FASTINIT_OP(U64, multiply_low, (U64 a, U64 b), _mm512_mul_epu32(a.v, b.v))
   FASTINIT_OP(F64, as_real, (U64 a), _mm512_castsi512_pd(a.v))
   FASTINIT_OP(U64, as_bits, (F64 a), _mm512_castpd_si512(a.v))
   FASTINIT_OP(F64, signed_to_real, (U64 a), _mm512_cvtepi64_pd(a.v))
 
-  FASTINIT_OP(F32, operator+, (F32 a, F32 b), _mm512_add_ps(a.v, b.v))
-  FASTINIT_OP(F32, operator-, (F32 a, F32 b), _mm512_sub_ps(a.v, b.v))
-  FASTINIT_OP(F32, operator*, (F32 a, F32 b), _mm512_mul_ps(a.v, b.v))
   FASTINIT_OP(F32, fma, (F32 a, F32 b, F32 c), _mm512_fmadd_ps(a.v, b.v, c.v))
   FASTINIT_OP(F32, sqrt, (F32 a), _mm512_sqrt_ps(a.v))
   FASTINIT_OP(F32, min, (F32 a, F32 b), _mm512_min_ps(a.v, b.v))
@@ -100,10 +72,6 @@ struct Avx512 {
   FASTINIT_OP(M32, less, (F32 a, F32 b), _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ))
   FASTINIT_OP(M32, less_equal, (F32 a, F32 b), _mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ))
 
-  FASTINIT_OP(F64, operator+, (F64 a, F64 b), _mm512_add_pd(a.v, b.v))
-  FASTINIT_OP(F64, operator-, (F64 a, F64 b), _mm512_sub_pd(a.v, b.v))
-  FASTINIT_OP(F64, operator*, (F64 a, F64 b), _mm512_mul_pd(a.v, b.v))
-  FASTINIT_OP(F64, operator/, (F64 a, F64 b), _mm512_div_pd(a.v, b.v))
   FASTINIT_OP(F64, fma, (F64 a, F64 b, F64 c), _mm512_fmadd_pd(a.v, b.v, c.v))
   FASTINIT_OP(F64, sqrt, (F64 a), _mm512_sqrt_pd(a.v))
   FASTINIT_OP(F64, min, (F64 a, F64 b), _mm512_min_pd(a.v, b.v))

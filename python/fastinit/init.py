@@ -373,8 +373,8 @@ def xavier_normal_(
     "Understanding the difficulty of training deep feedforward neural networks".
 
     Args:
-        tensor: the weight, of the shape (outputs, inputs, *receptive field).
-        gain: the factor for the nonlinearity, as ``calculate_gain`` gives it; 0 or more.
+        tensor: the weight, laid out as for ``xavier_uniform_``.
+        gain: the factor for the nonlinearity, 0 or more; see ``calculate_gain``.
         generator: where the key comes from.
 
     Raises:
@@ -452,11 +452,10 @@ def kaiming_normal_(
     ``calculate_gain(nonlinearity, a)``: He et al. (2015), "Delving deep into rectifiers".
 
     Args:
-        tensor: the weight, of the shape (outputs, inputs, *receptive field); pass the transpose of a weight
-            that is stored as (inputs, outputs).
-        a: the slope of the leaky rectifier below 0; other nonlinearities ignore it.
-        mode: ``"fan_in"`` keeps the variance of the forward pass, ``"fan_out"`` that of the backward pass.
-        nonlinearity: the function that follows the layer, by its name in ``torch.nn.functional``.
+        tensor: the weight, laid out as for ``kaiming_uniform_``.
+        a: the slope below 0, if the nonlinearity is the leaky rectifier.
+        mode: ``"fan_in"`` or ``"fan_out"``: the pass whose variance is kept, forward or backward.
+        nonlinearity: the function that follows the layer, by its name.
         generator: where the key comes from.
 
     Raises:

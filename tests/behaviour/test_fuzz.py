@@ -107,7 +107,7 @@ def test_views_have_guards_on_both_sides(recipe: Recipe) -> None:
 # The list of differences
 
 
-@pytest.mark.parametrize("row", known.DIFFERENCES, ids=lambda row: row.what[:60])
+@pytest.mark.parametrize("row", [r for r in known.DIFFERENCES if r.occurs], ids=lambda row: row.what[:60])
 def test_difference_still_occurs(row: known.Difference) -> None:
     """As its example shows, which no other row explains."""
     theirs, ours = both(row.example)
