@@ -22,8 +22,10 @@ constexpr decltype(&baseline::fill_part) fill_part[] = {
 
 // Threads get whole units of this many elements, so that their parts begin on blocks and cache lines.
 constexpr int64_t unit = 4096;
-// Fewer elements than this a thread do not pay for waking it.
-constexpr int64_t units_per_thread = 4;
+// Fewer of them do not pay for another thread.
+constexpr int64_t fewest_units = 4;
+// Parts a thread: the more, the less a slow one holds up the others, and the more often sparse_ begins a strip anew.
+constexpr int64_t parts_per_thread = 4;
 // From this size on the tensor leaves the caches anyway, and stores that bypass them save reading it in.
 constexpr int64_t streaming_bytes = int64_t{4} << 20;
 
@@ -72,8 +74,8 @@ void fill(const Fill& f) {
   };
   if (f.region.dims == 1 && f.region.strides[0] == 1) ask_for_huge_pages(f.data, elements * element_size);
   const int64_t units = (elements + unit - 1) / unit;
-  if (units <= units_per_thread) return part(0, units, &context);
-  parallel_for(0, units, units_per_thread, part, &context);
+  if (units <= fewest_units) return part(0, units, &context);
+  parallel_for(0, units, std::max(fewest_units, units / (parts_per_thread * threads())), part, &context);
 }
 
 }  // namespace fastinit::cpu

@@ -1,25 +1,37 @@
 #include "cpu/parallel.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/thread_pool.h>
 #include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace fastinit::cpu {
 namespace {
 
+// For a little while: what is waited for mostly comes soon, and to be awake then saves the time of waking up.
+template <class F>
+void spin_until(const F& done) {
+  for (int i = 0; i < 1 << 12 && !done(); ++i) {
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+  }
+}
+
 // Work in parts, of which whoever comes takes the next one.
-//
-// Nobody waits for a thread that has not come. libtorch's parallel_for waits at its end for all of its threads, and one
-// whose core is taken by another program may sleep for some 10 ms: a hundred times as long as a matrix takes to fill.
 struct Work {
   int64_t begin, end, step;
   void (*work)(int64_t, int64_t, void*);
   void* context;
+  std::atomic<int64_t> places;  // for helpers
   std::atomic<int64_t> taken{0}, finished{0};
 
   int64_t parts() const { return (end - begin + step - 1) / step; }
@@ -32,24 +44,63 @@ struct Work {
     }
   }
   void wait() {
+    const auto done = [this] { return finished.load(std::memory_order_acquire) == parts(); };
+    spin_until(done);
     for (int64_t now; (now = finished.load(std::memory_order_acquire)) < parts();) finished.wait(now);
   }
 };
 
+// Threads that help with the latest work.
+//
+// Why not libtorch's: its parallel_for waits at its end for all of its threads, and one whose core is taken by another
+// program may sleep for some 10 ms, a hundred times as long as a matrix takes to fill. Here nobody waits for a thread that
+// has not come.
+class Pool {
+ public:
+  void offer(const std::shared_ptr<Work>& work) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      for (const int64_t wanted = work->places; size_ < wanted; ++size_) {
+        std::thread([this] { serve(); }).detach();
+      }
+      latest_ = work;
+    }
+    number_.fetch_add(1, std::memory_order_release);
+    number_.notify_all();
+  }
+
+ private:
+  std::shared_ptr<Work> latest() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return latest_;
+  }
+
+  void serve() {
+    for (uint64_t seen = 0;;) {
+      spin_until([&] { return number_.load(std::memory_order_relaxed) != seen; });
+      number_.wait(seen, std::memory_order_acquire);
+      seen = number_.load(std::memory_order_acquire);
+      const std::shared_ptr<Work> work = latest();
+      if (work->places.fetch_sub(1, std::memory_order_relaxed) > 0) work->help();
+    }
+  }
+
+  std::mutex mutex_;  // of the next two
+  std::shared_ptr<Work> latest_;
+  int64_t size_ = 0;                 // threads
+  std::atomic<uint64_t> number_{0};  // of the latest work
+};
+
 // Never destroyed: a fill may outlast the interpreter. A child process has none of its parent's threads.
-std::atomic<c10::ThreadPool*> shared_pool{nullptr};
+std::atomic<Pool*> shared_pool{nullptr};
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { shared_pool = nullptr; });
 
-c10::ThreadPool& pool() {
-  if (c10::ThreadPool* const there = shared_pool.load(std::memory_order_acquire)) return *there;
-  const unsigned helpers = std::max(2u, std::thread::hardware_concurrency()) - 1;
-  auto made = std::make_unique<c10::ThreadPool>(static_cast<int>(helpers));
-  c10::ThreadPool* nobodys = nullptr;
+Pool& pool() {
+  if (Pool* const there = shared_pool.load(std::memory_order_acquire)) return *there;
+  auto made = std::make_unique<Pool>();
+  Pool* nobodys = nullptr;
   return shared_pool.compare_exchange_strong(nobodys, made.get()) ? *made.release() : *nobodys;
 }
-
-// Parts a thread: the more, the less a slow one holds up the others, and the less each of them is worth taking.
-constexpr int64_t parts_per_thread = 8;
 
 }  // namespace
 
@@ -59,9 +110,8 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_
                   void* context) {
   const int64_t most = std::min<int64_t>(threads(), (end - begin + grain - 1) / grain);
   if (most <= 1 || at::in_parallel_region()) return work(begin, end, context);
-  const int64_t step = std::max(grain, (end - begin) / (most * parts_per_thread));
-  const auto shared = std::make_shared<Work>(begin, end, step, work, context);
-  for (int64_t helper = 1; helper < most; ++helper) pool().run([shared] { shared->help(); });
+  const auto shared = std::make_shared<Work>(begin, end, grain, work, context, most - 1);
+  pool().offer(shared);
   shared->help();
   shared->wait();
 }
