@@ -47,7 +47,7 @@ using at::Tensor;
 // No vector is so short that it could not be reflected, not even one of length zero.
 constexpr double shortest = 1e-12;
 
-// Two classes have what the algorithm needs of matrices.
+// Two classes have what the algorithm needs of matrices. Of these, premultiply makes b of a b, postmultiply a of alpha a b.
 //
 // Native: real ones on the CPU. Every float32 or float64 result is the same to the last bit for any number of threads,
 // any strides and any instruction set that has fma, and nothing that the user sets about products has a say in it.
@@ -69,11 +69,8 @@ class Native {
   void multiply(const Matrix& c, const Matrix& a, const Matrix& b, double alpha, bool add) {
     multiply_(c, a, b, static_cast<T>(alpha), add);
   }
-  void multiply_in_place(const Matrix& a, const Matrix& b, double alpha) { multiply(a, a, b, alpha, false); }
-  Matrix premultiplied(const Matrix& a, const Matrix& b) {
-    multiply(b, a, b, 1, false);
-    return b;
-  }
+  void postmultiply(const Matrix& a, const Matrix& b, double alpha) { multiply(a, a, b, alpha, false); }
+  void premultiply(const Matrix& a, const Matrix& b) { multiply(b, a, b, 1, false); }
 
   Matrix v1(const Matrix& x) {
     const Matrix v = square(0, x.rows);
@@ -170,10 +167,10 @@ class Aten {
     Tensor result = c.t;
     result.addmm_(a.t, b.t, /*beta=*/add ? 1 : 0, alpha);
   }
-  void multiply_in_place(const Matrix& a, const Matrix& b, double alpha) {
+  void postmultiply(const Matrix& a, const Matrix& b, double alpha) {
     a.t.copy_(a.t.matmul(b.t).mul_(alpha));
   }
-  Matrix premultiplied(const Matrix& a, const Matrix& b) { return a.t.matmul(b.t); }
+  void premultiply(const Matrix& a, const Matrix& b) { b.t.copy_(a.t.matmul(b.t)); }
 
   Matrix v1(const Matrix& x) { return x.t.tril(); }
   Matrix t(const Matrix& v1, const Matrix& x, double gain, Diagonal& d) {
@@ -202,9 +199,9 @@ class Aten {
 
 // Makes gain times Q of what was drawn in q. To the right of the first `cols` columns it is done already: the corner
 // below them has a Q of its own.
-template <class Backend>
-void accumulate(Backend on, const typename Backend::Matrix& q, int64_t cols, double gain, int64_t block) {
-  typename Backend::Diagonal d;
+template <class Algebra>
+void accumulate(Algebra on, const typename Algebra::Matrix& q, int64_t cols, double gain, int64_t block) {
+  typename Algebra::Diagonal d;
   for (int64_t k = cols; k > 0;) {
     const int64_t b = std::min(block, k);
     k -= b;
@@ -214,9 +211,9 @@ void accumulate(Backend on, const typename Backend::Matrix& q, int64_t cols, dou
     const auto t = on.t(v1, x, gain, d);
     if (right > 0) {
       const auto q12 = q.block(k, k + b, b, right), q22 = q.block(k + b, k + b, below, right);
-      const auto w = on.w(q12);
-      on.multiply(w, on.adjoint(v2), q22, 1, false);
-      const auto z2 = on.premultiplied(t.upper(), w);
+      const auto z2 = on.w(q12);
+      on.multiply(z2, on.adjoint(v2), q22, 1, false);
+      on.premultiply(t.upper(), z2);
       on.multiply(q12, v1.lower(), z2, -1, false);
       on.multiply(q22, v2, z2, -1, true);
     }
@@ -224,7 +221,7 @@ void accumulate(Backend on, const typename Backend::Matrix& q, int64_t cols, dou
     const auto q11 = q.block(k, k, b, b);
     on.multiply(q11, v1.lower(), z1.upper(), -1, false);
     on.add_diagonal(q11, d);
-    on.multiply_in_place(v2, z1.upper(), -1);
+    on.postmultiply(v2, z1.upper(), -1);
   }
 }
 

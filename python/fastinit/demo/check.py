@@ -50,13 +50,13 @@ def law_of(name: str, tensor: Tensor, given: dict[str, Any]) -> Law:
             return Law(0.0, given["std"])
         case "orthogonal_":  # of an entry of a large matrix; the exact law differs by O(1/n)
             return Law(0.0, given["gain"] / math.sqrt(max(tensor.shape)))
-    fan_in, fan_out = torch.nn.init._calculate_fan_in_and_fan_out(tensor)
-    if name.startswith("xavier"):
-        std = given["gain"] * math.sqrt(2 / (fan_in + fan_out))
+    inputs, outputs = torch.nn.init._calculate_fan_in_and_fan_out(tensor)
+    if "kaiming" in name:
+        scale = torch.nn.init.calculate_gain(given["nonlinearity"], given["a"])
+        std = scale * (inputs if given["mode"] == "fan_in" else outputs) ** -0.5
     else:
-        gain = torch.nn.init.calculate_gain(given["nonlinearity"], given["a"])
-        std = gain / math.sqrt(fan_in if given["mode"] == "fan_in" else fan_out)
-    return Law(0.0, std) if name.endswith("normal_") else uniform(-math.sqrt(3) * std, math.sqrt(3) * std)
+        std = given["gain"] * (2 / (inputs + outputs)) ** 0.5
+    return uniform(-math.sqrt(3) * std, math.sqrt(3) * std) if "uniform" in name else Law(0.0, std)
 
 
 @dataclass
