@@ -79,8 +79,8 @@ def uniform_(
         generator: where the key comes from.
 
     Raises:
-        RuntimeError: if a bound is not finite or beyond the tensor's dtype, if ``a > b``, or if elements of
-            the tensor share memory.
+        RuntimeError: if a bound is not finite or beyond the tensor's dtype, if ``a > b``, if the dtype has no number in
+            [a, b), or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
@@ -112,8 +112,8 @@ def normal_(
         generator: where the key comes from.
 
     Raises:
-        RuntimeError: if a parameter is not finite, if ``std`` is negative, or if elements of the tensor
-            share memory.
+        RuntimeError: if a parameter is not finite, if ``std`` is negative, if a value may be too large for the tensor's
+            dtype (the mean plus 6.77 ``std``; 9.5 for float64), or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
@@ -155,7 +155,7 @@ def trunc_normal_(
 
     Raises:
         RuntimeError: if ``mean`` or ``std`` is not finite, if ``std`` is negative, if a bound is NaN,
-            if ``a > b``, or if elements of the tensor share memory.
+            if ``a > b``, if the dtype has no number in [a, b], or if elements of the tensor share memory.
         ZeroDivisionError: if ``std`` is 0.
         NotImplementedError: if the tensor's dtype is not floating-point.
 
@@ -232,7 +232,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     """Fill a tensor with zeros.
 
     Args:
-        tensor: the tensor to fill, of any shape and dtype.
+        tensor: the tensor, of any shape and dtype.
 
     Returns:
         ``tensor``.
@@ -378,9 +378,8 @@ def xavier_normal_(
         generator: where the key comes from.
 
     Raises:
-        ValueError: if ``tensor`` has fewer than two dimensions.
-        RuntimeError: if ``gain`` is negative or not finite, or if elements of the tensor share memory.
-        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+        RuntimeError: if ``gain`` is negative, or values may be too large for the tensor's dtype.
+        ValueError, NotImplementedError: as ``xavier_uniform_``.
 
     Returns:
         ``tensor``.
@@ -459,9 +458,8 @@ def kaiming_normal_(
         generator: where the key comes from.
 
     Raises:
-        ValueError: if ``tensor`` has fewer than two dimensions, or ``mode`` or ``nonlinearity`` is unknown.
-        RuntimeError: if ``a`` is not finite, or if elements of the tensor share memory.
-        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+        RuntimeError: if ``a`` is not finite, or values may be too large for the tensor's dtype.
+        ValueError, NotImplementedError: as ``kaiming_uniform_``.
 
     Returns:
         ``tensor``.
