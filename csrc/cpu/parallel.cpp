@@ -110,7 +110,7 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_
                   void* context) {
   const int64_t most = std::min<int64_t>(threads(), (end - begin + grain - 1) / grain);
   if (most <= 1 || at::in_parallel_region()) return work(begin, end, context);
-  const auto shared = std::make_shared<Work>(begin, end, grain, work, context, most - 1);
+  const std::shared_ptr<Work> shared(new Work{begin, end, grain, work, context, most - 1});
   pool().offer(shared);
   shared->help();
   shared->wait();

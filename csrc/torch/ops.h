@@ -4,6 +4,7 @@
 // An op has
 //   name, arguments    what the schema says; the arguments are numbers, and the struct's members in this order
 //   complex            whether it fills complex tensors too
+//   elementwise        whether a tensor of few elements is filled in no time
 //   check              what is wrong with the arguments, or with the tensor's shape
 //   fill               the fill, in the arithmetic R
 #pragma once
@@ -27,7 +28,7 @@ inline double part_std(const at::Tensor& self, double std) {
 struct UniformOp {
   static constexpr const char* name = "uniform_";
   static constexpr std::array arguments{"a", "b"};
-  static constexpr bool complex = true;
+  static constexpr bool complex = true, elementwise = true;
   double a, b;
 
   void check(const at::Tensor& self, const Part&) const {
@@ -49,7 +50,7 @@ struct UniformOp {
 struct NormalOp {
   static constexpr const char* name = "normal_";
   static constexpr std::array arguments{"mean", "std"};
-  static constexpr bool complex = true;
+  static constexpr bool complex = true, elementwise = true;
   double mean, std;
 
   void check(const at::Tensor& self, const Part&) const {
@@ -64,7 +65,7 @@ struct NormalOp {
 struct TruncatedNormalOp {
   static constexpr const char* name = "trunc_normal_";
   static constexpr std::array arguments{"mean", "std", "a", "b"};
-  static constexpr bool complex = false;
+  static constexpr bool complex = false, elementwise = true;
   double mean, std, a, b;
 
   void check(const at::Tensor& self, const Part&) const {
@@ -88,7 +89,7 @@ struct TruncatedNormalOp {
 struct SparseOp {
   static constexpr const char* name = "sparse_";
   static constexpr std::array arguments{"sparsity", "std"};
-  static constexpr bool complex = true;
+  static constexpr bool complex = true, elementwise = true;
   double sparsity, std;
 
   void check(const at::Tensor& self, const Part& part) const {
@@ -118,7 +119,7 @@ struct SparseOp {
 struct OrthogonalOp {
   static constexpr const char* name = "orthogonal_";
   static constexpr std::array arguments{"gain"};
-  static constexpr bool complex = true;
+  static constexpr bool complex = true, elementwise = false;
   double gain;
 
   void check(const at::Tensor& self, const Part& part) const {

@@ -158,8 +158,7 @@ PyObject* fill(PyObject*, PyObject* const* given, Py_ssize_t count) {
         }
       };
       // A size that is a symbol has no number, and no memory that could be filled.
-      const bool soon =
-          !std::is_same_v<Op, OrthogonalOp> && self.sym_numel().maybe_as_int().value_or(0) < long_fill;
+      const bool soon = Op::elementwise && self.sym_numel().maybe_as_int().value_or(0) < long_fill;
       soon ? run() : without_gil(run);
     }
     (std::make_index_sequence<n>());

@@ -497,7 +497,7 @@ def orthogonal_(
     Raises:
         ValueError: if ``tensor`` has fewer than two dimensions.
         RuntimeError: if ``gain`` is not finite, or if elements of the tensor share memory.
-        NotImplementedError: if the tensor's dtype is not floating-point.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
         ``tensor``.

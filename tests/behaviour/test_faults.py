@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import fastinit
-from fills import FILLS, Fill, assert_same, threads
+from fills import FILLS, Call, assert_same, threads
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a matter of Linux")
 
@@ -208,7 +208,7 @@ def test_a_tensor_beyond_its_storage(call: Callable[[torch.Tensor], torch.Tensor
 
 @pytest.mark.parametrize("name", ["uniform", "truncated, normal proposal", "sparse"])
 def test_more_threads_than_cores(name: str) -> None:
-    fill: Fill = FILLS[name]
+    fill: Call = FILLS[name]
     with threads(1):
         expected = fill.new(1025, 1031)
     for count in range(2, 65):

@@ -11,7 +11,7 @@ import torch
 
 import native
 import reference
-from fills import CAPABILITIES, KEY, REAL, Fill, assert_same, capability, threads
+from fills import CAPABILITIES, KEY, REAL, Call, assert_same, capability, threads
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # as DType counts them
 every_dtype = pytest.mark.parametrize("dtype", REAL, ids=str)
@@ -30,7 +30,7 @@ def step(x: float, dtype: torch.dtype) -> float:
     return abs(down - reference.below(down, dtype))
 
 
-def same_by_every_set(fill: Fill, n: int, dtype: torch.dtype) -> torch.Tensor:
+def same_by_every_set(fill: Call, n: int, dtype: torch.dtype) -> torch.Tensor:
     with capability("default"):
         values = fill.new(n, dtype=dtype)
     for name in CAPABILITIES:
@@ -40,21 +40,21 @@ def same_by_every_set(fill: Fill, n: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def test_uniform_starts_at_its_bound() -> None:
-    values = Fill("uniform_", (-0.3, 0.7)).new(1_000_000, dtype=torch.bfloat16).double()
+    values = Call("uniform_", (-0.3, 0.7)).new(1_000_000, dtype=torch.bfloat16).double()
     assert values.min() == -0.298828125 and values.max() == 0.69921875
 
 
 def test_truncated_stays_within_its_bounds() -> None:
     """5 is the only number of bfloat16 there is between them."""
-    assert (Fill("trunc_normal_", (5.0, 1.0, 4.97, 5.03)).new(10_000, dtype=torch.bfloat16) == 5).all()
-    values = Fill("trunc_normal_", (5.0, 1.0, 4.95, 5.06)).new(10_000, dtype=torch.bfloat16)
+    assert (Call("trunc_normal_", (5.0, 1.0, 4.97, 5.03)).new(10_000, dtype=torch.bfloat16) == 5).all()
+    values = Call("trunc_normal_", (5.0, 1.0, 4.95, 5.06)).new(10_000, dtype=torch.bfloat16)
     assert set(values.double().tolist()) == {4.96875, 5.0, 5.03125}
 
 
 @every_dtype
 def test_a_point_that_is_no_number_of_the_dtype(dtype: torch.dtype) -> None:
     """An empty interval for uniform_: the nearest number, as in torch."""
-    assert (Fill("uniform_", (0.1, 0.1)).new(100, dtype=dtype) == torch.tensor(0.1, dtype=dtype)).all()
+    assert (Call("uniform_", (0.1, 0.1)).new(100, dtype=dtype) == torch.tensor(0.1, dtype=dtype)).all()
 
 
 def near_the_resolution(dtype: torch.dtype, trials: int, seed: int) -> Iterator[tuple[float, float]]:
@@ -78,7 +78,7 @@ def near_the_resolution(dtype: torch.dtype, trials: int, seed: int) -> Iterator[
 def test_uniform_near_the_resolution(dtype: torch.dtype) -> None:
     index = np.arange(403)
     for a, b in near_the_resolution(dtype, 150, 1):
-        values = same_by_every_set(Fill("uniform_", (a, b)), index.size, dtype)
+        values = same_by_every_set(Call("uniform_", (a, b)), index.size, dtype)
         assert a <= values.min().item() and values.max().item() < b, (a, b)
         assert_same(values, reference.uniform(index, KEY, a, b, dtype), f"{a}, {b}")
 
@@ -91,7 +91,7 @@ def test_truncated_near_the_resolution(dtype: torch.dtype) -> None:
     for a, b in near_the_resolution(dtype, 150, 3):
         std = (b - a) * float(random.choice([0.1, 1.0, 10.0]))
         mean = reference.nearest(a + (b - a) * random.uniform(-3, 4), single)
-        fill = Fill("trunc_normal_", (mean, std, a, b))
+        fill = Call("trunc_normal_", (mean, std, a, b))
         values = same_by_every_set(fill, 403, dtype)
         assert a <= values.min().item() and values.max().item() <= b, fill
         if dtype != single:
@@ -110,7 +110,7 @@ def test_each_number_gets_the_reals_nearest_to_it(op: str, dtype: torch.dtype) -
     n = 200_000
     for trial, (a, b) in enumerate(near_the_resolution(dtype, 12, 4)):
         mean, std = (a + b) / 2, (b - a) / 2
-        fill = Fill(op, (a, b) if op == "uniform_" else (mean, std, a, b))
+        fill = Call(op, (a, b) if op == "uniform_" else (mean, std, a, b))
         first = reference.round_up(a, dtype)
         last = (reference.last_below if op == "uniform_" else reference.round_down)(b, dtype)
         numbers = [first]

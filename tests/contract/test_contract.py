@@ -20,7 +20,7 @@ from fills import (
     FILLS,
     KEY,
     REAL,
-    Fill,
+    Call,
     assert_same,
     capability,
     int64,
@@ -74,7 +74,7 @@ def assert_close(tensor: torch.Tensor, expected: reference.Reals, scale: referen
 def test_uniform_values(dtype: torch.dtype, a: float, b: float) -> None:
     """C3, to the bit."""
     n = 3001
-    values = Fill("uniform_", (a, b)).new(n, dtype=dtype)
+    values = Call("uniform_", (a, b)).new(n, dtype=dtype)
     assert_same(values, reference.uniform(np.arange(n), KEY, a, b, dtype))
 
 
@@ -85,7 +85,7 @@ def test_uniform_values(dtype: torch.dtype, a: float, b: float) -> None:
 def test_normal_values(dtype: torch.dtype, mean: float, std: float) -> None:
     """C4: a few units in the last place from the formula."""
     n, wide = 200_001, dtype == torch.float64
-    values = Fill("normal_", (mean, std)).new(n, dtype=dtype)
+    values = Call("normal_", (mean, std)).new(n, dtype=dtype)
     expected = reference.normal(np.arange(n), KEY, mean, std, wide)
     middle = reference.arithmetic_value(mean, wide)
     assert_close(
@@ -118,7 +118,7 @@ def test_truncated_values(
 ) -> None:
     """C5: the first accepted attempt, each attempt with its own draw and each decision with its own coin."""
     n, wide = 50_001, dtype == torch.float64
-    values = Fill("trunc_normal_", (mean, std, a, b)).new(n, dtype=dtype)
+    values = Call("trunc_normal_", (mean, std, a, b)).new(n, dtype=dtype)
     expected = reference.truncated_normal(np.arange(n), KEY, mean, std, a, b, proposal, wide)
     sure = ~expected.close
     assert sure.mean() > 0.99
@@ -139,10 +139,10 @@ def test_truncated_values(
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_sparse_values(dtype: torch.dtype, rows: int, columns: int, sparsity: float) -> None:
     """C6: so many zeros in each column, to the element, and elsewhere the values that normal_ draws."""
-    values = Fill("sparse_", (sparsity, 0.02)).new(rows, columns, dtype=dtype)
+    values = Call("sparse_", (sparsity, 0.02)).new(rows, columns, dtype=dtype)
     zero = values == 0
     assert (zero.sum(0) == math.ceil(sparsity * rows)).all()
-    dense = Fill("normal_", (0.0, 0.02)).new(rows, columns, dtype=dtype)
+    dense = Call("normal_", (0.0, 0.02)).new(rows, columns, dtype=dtype)
     assert_same(values, torch.where(zero, torch.zeros_like(dense), dense))
 
 
@@ -151,7 +151,7 @@ def test_sparse_rounds_up() -> None:
     for rows, sparsity in itertools.product(
         (3, 10, 49, 100, 1000), (0.07, 0.1, 0.29, 1 / 3, 0.55, 0.58, 0.7, 1e-9)
     ):
-        zeros = (Fill("sparse_", (sparsity, 1.0)).new(rows, 9) == 0).sum(0)
+        zeros = (Call("sparse_", (sparsity, 1.0)).new(rows, 9) == 0).sum(0)
         assert (zeros == math.ceil(sparsity * rows)).all(), (rows, sparsity)
 
 
@@ -168,7 +168,7 @@ CANARY = 0x5A
 SIZES = [*range(67), 95, 96, 97, 127, 128, 129, 130, 1000, 2047, 2048, 2049, 4096, 4099, 16385, 20_001]
 
 
-def shapes(fill: Fill, size: int) -> list[tuple[int, ...]]:
+def shapes(fill: Call, size: int) -> list[tuple[int, ...]]:
     if not fill.matrix:
         return [(size,)]
     return [(size, 3) if size % 2 else (3, size)] + [(300 + size, size % 10)] * (size < 10)
@@ -181,7 +181,7 @@ def surrounded(elements: int, offset: int, dtype: torch.dtype) -> tuple[torch.Te
     return memory, memory[128 + offset : 128 + offset + elements]
 
 
-def check_surrounded(fill: Fill, expected: torch.Tensor, offset: int, what: str) -> None:
+def check_surrounded(fill: Call, expected: torch.Tensor, offset: int, what: str) -> None:
     memory, view = surrounded(expected.numel(), offset, expected.dtype)
     fill(view.view(expected.shape))
     assert_same(view, expected, what)
@@ -246,7 +246,7 @@ def memory_of(view: torch.Tensor) -> torch.Tensor:
     return torch.empty(0, dtype=view.dtype).set_(view.untyped_storage())
 
 
-def check_layout(fill: Fill, view: torch.Tensor) -> None:
+def check_layout(fill: Call, view: torch.Tensor) -> None:
     """`view` lies in memory full of sentinels; only its own elements are written, and they are as in a contiguous one."""
     expected = fill.new(*view.shape, dtype=view.dtype)
     strides, offset = view.stride(), view.storage_offset()
@@ -363,7 +363,7 @@ def test_complex_is_its_parts_in_turn(dtype: torch.dtype, shape: tuple[int, ...]
     real = dtype.to_real()
     for whole, parts in [
         (FILLS["uniform"], FILLS["uniform"]),
-        (Fill("normal_", (0.5, 2.0)), Fill("normal_", (0.5, 2.0 / math.sqrt(2.0)))),
+        (Call("normal_", (0.5, 2.0)), Call("normal_", (0.5, 2.0 / math.sqrt(2.0)))),
     ]:
         assert_same(torch.view_as_real(whole.new(*shape, dtype=dtype)), parts.new(*shape, 2, dtype=real))
 
@@ -398,23 +398,23 @@ def test_overlapping_elements_are_refused(name: str, layout: str) -> None:
 HALVES = (torch.float16, torch.bfloat16)
 ROUNDED = [
     *FILLS.values(),
-    Fill("normal_", (0.0, 0.02)),
-    Fill("normal_", (0.0, 9e3)),  # as far as float16 reaches
-    Fill("normal_", (6e4, 800.0)),
-    Fill("normal_", (0.0, 5e37), (torch.float32, torch.float64, torch.bfloat16)),  # as far as bfloat16 does
-    Fill("normal_", (0.0, 1e-7)),  # float16 is subnormal
-    Fill("normal_", (0.0, 6e-5)),  # on both sides of that
-    Fill("normal_", (0.0, 1e-39)),  # float32 and bfloat16 are subnormal
-    Fill("trunc_normal_", (0.0, 1e-6, -1e-6, 2e-6)),
-    Fill("trunc_normal_", (0.0, 1.0, -1 / 3, 1 / 3)),
-    Fill("trunc_normal_", (0.1, 0.02, 0.06, 0.14)),
+    Call("normal_", (0.0, 0.02)),
+    Call("normal_", (0.0, 9e3)),  # as far as float16 reaches
+    Call("normal_", (6e4, 800.0)),
+    Call("normal_", (0.0, 5e37), (torch.float32, torch.float64, torch.bfloat16)),  # as far as bfloat16 does
+    Call("normal_", (0.0, 1e-7)),  # float16 is subnormal
+    Call("normal_", (0.0, 6e-5)),  # on both sides of that
+    Call("normal_", (0.0, 1e-39)),  # float32 and bfloat16 are subnormal
+    Call("trunc_normal_", (0.0, 1e-6, -1e-6, 2e-6)),
+    Call("trunc_normal_", (0.0, 1.0, -1 / 3, 1 / 3)),
+    Call("trunc_normal_", (0.1, 0.02, 0.06, 0.14)),
 ]
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("fill", ROUNDED, ids=str)
 @pytest.mark.parametrize("name", CAPABILITIES)
-def test_16_bits_are_float32_rounded(name: str, fill: Fill, dtype: torch.dtype) -> None:
+def test_16_bits_are_float32_rounded(name: str, fill: Call, dtype: torch.dtype) -> None:
     if dtype not in fill.dtypes:
         pytest.skip("not for this dtype")
     shape = (1000, 41) if fill.matrix else (41_003,)
@@ -480,7 +480,7 @@ BOUNDS: dict[str, Callable[[torch.dtype], tuple[float, float]]] = {
 def test_uniform_lies_in_its_interval(bounds: str, dtype: torch.dtype) -> None:
     a, b = BOUNDS[bounds](dtype)
     n = 40_001
-    fill = Fill("uniform_", (a, b))
+    fill = Call("uniform_", (a, b))
     with capability("default"):
         values = fill.new(n, dtype=dtype)
     for name in CAPABILITIES:
@@ -508,7 +508,7 @@ def test_normal_tails(dtype: torch.dtype) -> None:
     wide = dtype == torch.float64
     limit = math.sqrt(2 * (65 if wide else 33) * math.log(2))  # 6.76 for float32
     n = 1 << 20
-    values = Fill("normal_", (0.0, 1.0)).new(n, dtype=dtype)
+    values = Call("normal_", (0.0, 1.0)).new(n, dtype=dtype)
     assert 4.5 < values.abs().max().item() < limit * (1 + 1e-6)
     # Where the smallest word says that the largest radius is.
     words = reference.bits(np.arange(0, n, 2), KEY, wide)
@@ -521,27 +521,27 @@ def test_normal_tails(dtype: torch.dtype) -> None:
 # C8: the caller's floating-point unit does not matter
 
 SMALL_NUMBERS = [
-    Fill("uniform_", (0.0, 1e-38)),
-    Fill("uniform_", (-1e-40, 1e-39)),
-    Fill("uniform_", (0.0, 1e-30)),
-    Fill("normal_", (0.0, 1e-39)),
-    Fill("normal_", (1e-42, 1e-38)),
-    Fill("trunc_normal_", (0.0, 1e-38, -1e-39, 2e-38)),
-    Fill("trunc_normal_", (0.0, 1e-36, -1e-38, 1e-38)),
-    Fill("trunc_normal_", (0.0, 1e-38, 3e-38, 5e-38), (torch.float32, torch.float64, torch.bfloat16)),
+    Call("uniform_", (0.0, 1e-38)),
+    Call("uniform_", (-1e-40, 1e-39)),
+    Call("uniform_", (0.0, 1e-30)),
+    Call("normal_", (0.0, 1e-39)),
+    Call("normal_", (1e-42, 1e-38)),
+    Call("trunc_normal_", (0.0, 1e-38, -1e-39, 2e-38)),
+    Call("trunc_normal_", (0.0, 1e-36, -1e-38, 1e-38)),
+    Call("trunc_normal_", (0.0, 1e-38, 3e-38, 5e-38), (torch.float32, torch.float64, torch.bfloat16)),
 ]
 SMALL_DOUBLES = [
-    Fill(fill.op, tuple(math.ldexp(x, -896) for x in fill.parameters), (torch.float64,))
+    Call(fill.op, tuple(math.ldexp(x, -896) for x in fill.parameters), (torch.float64,))
     for fill in SMALL_NUMBERS
 ]
 DECIMALS = [
-    Fill("uniform_", (-0.1, 0.7)),
-    Fill("normal_", (0.1, 0.02), (*REAL, *COMPLEX)),
-    Fill("trunc_normal_", (0.1, 0.02, 0.06, 0.14)),
-    Fill("trunc_normal_", (0.1, 0.7, 0.3, 0.4)),
-    Fill("trunc_normal_", (0.1, 0.02, 0.2, 0.3)),
-    Fill("sparse_", (0.1, 0.01), (*REAL, *COMPLEX), matrix=True),
-    Fill("sparse_", (0.7, 0.01), matrix=True),
+    Call("uniform_", (-0.1, 0.7)),
+    Call("normal_", (0.1, 0.02), (*REAL, *COMPLEX)),
+    Call("trunc_normal_", (0.1, 0.02, 0.06, 0.14)),
+    Call("trunc_normal_", (0.1, 0.7, 0.3, 0.4)),
+    Call("trunc_normal_", (0.1, 0.02, 0.2, 0.3)),
+    Call("sparse_", (0.1, 0.01), (*REAL, *COMPLEX), matrix=True),
+    Call("sparse_", (0.7, 0.01), matrix=True),
 ]
 ENVIRONMENTS = [*FILLS.values(), *SMALL_NUMBERS, *SMALL_DOUBLES, *DECIMALS]
 
@@ -585,7 +585,7 @@ def fingerprint() -> list[float]:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("fill", ENVIRONMENTS, ids=str)
-def test_state_of_the_floating_point_unit(fill: Fill, state: str) -> None:
+def test_state_of_the_floating_point_unit(fill: Call, state: str) -> None:
     for dtype in fill.dtypes:
         for shape in [(61, 67), (300, 71)] if fill.matrix else [(4099,), (20_001,)]:
             expected, tensor, key = fill.new(*shape, dtype=dtype), torch.empty(shape, dtype=dtype), int64(KEY)

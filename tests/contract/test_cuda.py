@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import fastinit
-from fills import CASES, FILLS, KEY, REAL, Fill, assert_same, int64
+from fills import CASES, FILLS, KEY, REAL, Call, assert_same, int64
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore:mean is more than 2 std")]
 
@@ -26,7 +26,7 @@ def poisoned(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cud
     return torch.full(shape, math.nan, dtype=dtype, device=device)
 
 
-def shape_for(fill: Fill, elements: int) -> tuple[int, ...]:
+def shape_for(fill: Call, elements: int) -> tuple[int, ...]:
     return (elements // 3, 3) if fill.matrix else (elements,)
 
 
@@ -106,7 +106,7 @@ def test_sparse_matrices_of_any_height(rows):
 
 def test_rejected_again_and_again():
     for parameters in ((0.0, 1.0, 0.5, 100.0), (0.0, 1.0, -0.01, 3.0), (0.0, 1.0, 8.0, math.inf)):
-        fill = Fill("trunc_normal_", parameters)
+        fill = Call("trunc_normal_", parameters)
         for dtype in REAL:
             assert_same(
                 fill(poisoned(300_000, dtype=dtype)).cpu(), fill.new(300_000, dtype=dtype), f"{parameters}"
@@ -115,7 +115,7 @@ def test_rejected_again_and_again():
 
 def test_every_radius():
     """2^27 squared radii: the square root's short cut (lanes_thread.h) is right for each, or bits differ."""
-    fill = Fill("normal_", (0.0, 1.0))
+    fill = Call("normal_", (0.0, 1.0))
     assert_same(fill(poisoned(2**28)).cpu(), fill.new(2**28))
 
 
@@ -145,7 +145,7 @@ def needs_bytes(count: int) -> None:
 def test_more_than_2_to_the_32_elements(op, parameters, dtype):
     elements = 2**32 + 4099
     needs_bytes(elements * dtype.itemsize)
-    fill = Fill(op, parameters)
+    fill = Call(op, parameters)
     on_device = fill(torch.empty(elements, dtype=dtype, device="cuda"))
     on_host = fill(torch.empty(elements, dtype=dtype))
     assert equal_in_parts(on_device, on_host)
@@ -154,7 +154,7 @@ def test_more_than_2_to_the_32_elements(op, parameters, dtype):
 def test_more_than_2_to_the_32_elements_that_are_not_contiguous():
     rows = 2**31 + 3
     needs_bytes(4 * rows)
-    fill = Fill("uniform_", (0.0, 1.0))
+    fill = Call("uniform_", (0.0, 1.0))
     whole = fill(torch.empty(rows, 2, dtype=torch.bfloat16, device="cuda"))
     sides = [column.clone() for column in whole.unbind(1)]
     view = whole.view(2, rows).t()  # the same memory, filled by columns
@@ -201,7 +201,7 @@ def test_the_current_stream_is_used_and_the_host_does_not_wait(name):
 
 def test_no_memory_but_the_key_s():
     tensor = poisoned(2**22)
-    for fill in (Fill("normal_", (0.0, 1.0)), Fill("trunc_normal_", (0.0, 1.0, -2.0, 2.0))):
+    for fill in (Call("normal_", (0.0, 1.0)), Call("trunc_normal_", (0.0, 1.0, -2.0, 2.0))):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import native
-from fills import COMPLEX, FILLS, KEY, REAL, Fill, assert_same, bits_of
+from fills import COMPLEX, FILLS, KEY, REAL, Call, assert_same, bits_of
 from reference import bits
 
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
@@ -29,7 +29,7 @@ def run():
 
     library = native.library("cuda_on_host")
 
-    def fill_view(fill: Fill, tensor, whole=None, first=0, key=KEY):
+    def fill_view(fill: Call, tensor, whole=None, first=0, key=KEY):
         view = tensor
         whole = tuple(view.shape if whole is None else whole)
         parameters = list(fill.parameters)
@@ -68,7 +68,7 @@ def poisoned(*shape, dtype):
     return torch.full(shape, math.nan, dtype=dtype)
 
 
-def shape_for(fill: Fill, elements: int):
+def shape_for(fill: Call, elements: int):
     return (elements // 3, 3) if fill.matrix else (elements,)
 
 
@@ -142,7 +142,7 @@ def test_sparse_matrices_of_any_height(run, rows, columns):
 
 def test_a_run_is_cut_where_the_block_number_gains_a_word(run):
     """Block 2^32 - 2 and the next ones, checked against the reference: on the CPU that would be 64 GiB."""
-    fill = Fill("uniform_", (0.0, 1.0))
+    fill = Call("uniform_", (0.0, 1.0))
     for first in (4 * (2**32 - 2) - 3, 4 * (2**34) - 5):
         index = np.arange(first, first + 4133, dtype=np.uint64)
         want = torch.from_numpy(
@@ -156,7 +156,7 @@ def test_a_run_is_cut_where_the_block_number_gains_a_word(run):
 
 def test_every_attempt_is_its_own(run):
     """Rejected again and again: about one attempt in four succeeds."""
-    hard = Fill("trunc_normal_", (0.0, 1.0, 0.5, 100.0))
+    hard = Call("trunc_normal_", (0.0, 1.0, 0.5, 100.0))
     for dtype in REAL:
         assert_same(run(hard, poisoned(30000, dtype=dtype)), hard.new(30000, dtype=dtype))
 
@@ -164,9 +164,9 @@ def test_every_attempt_is_its_own(run):
 def test_points(run):
     """An interval of one value, and no deviation: nothing is rejected for ever."""
     for fill in (
-        Fill("trunc_normal_", (0.0, 1.0, 0.25, 0.25)),
-        Fill("normal_", (1.5, 0.0)),
-        Fill("uniform_", (2.0, 2.0)),
+        Call("trunc_normal_", (0.0, 1.0, 0.25, 0.25)),
+        Call("normal_", (1.5, 0.0)),
+        Call("uniform_", (2.0, 2.0)),
     ):
         for dtype in REAL:
             assert_same(run(fill, poisoned(1000, dtype=dtype)), fill.new(1000, dtype=dtype))
@@ -175,7 +175,7 @@ def test_points(run):
 def test_extremes(run):
     """Large numbers, subnormal ones and ties, as the CPU rounds them."""
     for scale in (1e-41, 6e-8, 1e-5, 9e3, 5e37):
-        for fill in (Fill("normal_", (0.0, scale)), Fill("uniform_", (-scale, scale))):
+        for fill in (Call("normal_", (0.0, scale)), Call("uniform_", (-scale, scale))):
             for dtype in (torch.float32, torch.bfloat16, *([torch.float16] if scale < 3.1e4 else [])):
                 want = fill.new(5000, dtype=dtype)
                 assert torch.equal(bits_of(run(fill, poisoned(5000, dtype=dtype))), bits_of(want)), (

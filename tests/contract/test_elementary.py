@@ -17,7 +17,7 @@ import torch
 
 import native
 import reference
-from fills import CAPABILITIES, KEY, Fill, capability, threads
+from fills import CAPABILITIES, KEY, Call, capability, threads
 
 # As in the header: ulp for the logarithm, absolute for each coordinate of the direction. Seen were, over every word of
 # float32: 3.45 ulp, 1.07e-7 and 2.77 ulp; over 10^8 words of float64: 4.18 ulp, 1.80e-16 and 2.60 ulp.
@@ -157,7 +157,7 @@ def test_kernels_use_these_functions(name: str, dtype: torch.dtype) -> None:
     """A standard normal value is sqrt(-2 ln u) times a coordinate, to the last bit, on every instruction set."""
     wide, n = dtype == torch.float64, 100_000
     with capability(name):
-        values = Fill("normal_", (0.0, 1.0)).new(n, dtype=dtype).numpy()
+        values = Call("normal_", (0.0, 1.0)).new(n, dtype=dtype).numpy()
     words = reference.bits(np.arange(n), KEY, wide)
     log = computed(words[0::2], 64 if wide else 32)[0].astype(values.dtype)
     _, x, y = computed(words[1::2], 64 if wide else 32)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fastinit
-from fills import COMPLEX, FILLS, REAL, Fill, assert_same, int64, next_key, threads
+from fills import COMPLEX, FILLS, REAL, Call, assert_same, int64, next_key, threads
 from testing import untouched
 
 inf, nan = math.inf, math.nan
@@ -24,7 +24,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-ORTHOGONAL = Fill("orthogonal_", (1.5,), matrix=True)
+ORTHOGONAL = Call("orthogonal_", (1.5,), matrix=True)
 ALL = {**FILLS, "orthogonal": ORTHOGONAL}
 every_fill = pytest.mark.parametrize("name", ALL)
 
@@ -33,7 +33,7 @@ def seeded(seed: int = 11) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def tensors(fill: Fill) -> dict[str, torch.Tensor]:
+def tensors(fill: Call) -> dict[str, torch.Tensor]:
     """Small and large, of every dtype, in several layouts."""
     shapes: list[tuple[int, ...]] = [(1, 1), (3, 5), (5, 3), (200, 300)]
     if not fill.matrix:
@@ -139,7 +139,7 @@ def test_a_key_is_one_int64(shape: tuple[int, ...]) -> None:
     key = torch.full(shape, 77)
     tensor = torch.empty(100)
     torch.ops.fastinit.uniform_.key(tensor, 0.0, 1.0, key=key)
-    assert_same(tensor, Fill("uniform_", (0.0, 1.0)).new(100, key=77))
+    assert_same(tensor, Call("uniform_", (0.0, 1.0)).new(100, key=77))
 
 
 BAD_KEYS: dict[str, Callable[[], torch.Tensor]] = {

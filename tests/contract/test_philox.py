@@ -13,7 +13,7 @@ import torch
 
 import native
 import reference
-from fills import KEY, Fill, threads
+from fills import KEY, Call, threads
 
 VECTORS = [
     [int(word, 16) for word in line.split()]
@@ -28,7 +28,7 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
     return list(result)
 
 
-UNIT = Fill("uniform_", (0.0, 1.0))
+UNIT = Call("uniform_", (0.0, 1.0))
 KEYS = [0, 1, KEY, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import fastinit
-from fills import CASES, FILLS, Fill, assert_same, run_together, threads
+from fills import CASES, FILLS, Call, assert_same, run_together, threads
 
 every_case = pytest.mark.parametrize(("name", "dtype"), CASES, ids=[f"{n}-{d}" for n, d in CASES])
 
 
-def views(fill: Fill, dtype: torch.dtype) -> list[torch.Tensor]:
+def views(fill: Call, dtype: torch.dtype) -> list[torch.Tensor]:
     """Tensors large enough for seven threads, split at odd places."""
     tensors = [torch.empty(331, 367, dtype=dtype), torch.empty(367, 331, dtype=dtype).t()]
     if not fill.matrix:

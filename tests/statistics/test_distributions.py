@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 import reference
-from fills import FILLS, KEY, Fill, capability, threads
+from fills import FILLS, KEY, Call, capability, threads
 from goodness import Truncated
 
 inf = math.inf
@@ -29,11 +29,11 @@ Array = NDArray[np.float64]
 
 wide_and_narrow = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
-UNIFORM, NORMAL = Fill("uniform_", (0.0, 1.0)), Fill("normal_", (0.0, 1.0))
+UNIFORM, NORMAL = Call("uniform_", (0.0, 1.0)), Call("normal_", (0.0, 1.0))
 
 
 @functools.cache
-def sample(fill: Fill, dtype: torch.dtype, key: int = KEY, n: int = N) -> Array:
+def sample(fill: Call, dtype: torch.dtype, key: int = KEY, n: int = N) -> Array:
     return fill.new(n, dtype=dtype, key=key).double().numpy()
 
 
@@ -176,7 +176,7 @@ TRANSFORMS: dict[str, Callable[[Array], Array]] = {
     "sign": np.sign,
 }
 INDEPENDENT = {
-    "uniform": Fill("uniform_", (-1.0, 1.0)),
+    "uniform": Call("uniform_", (-1.0, 1.0)),
     **{name: FILLS[name] for name in FILLS if name.startswith("truncated")},
     "normal": NORMAL,
 }
@@ -219,7 +219,7 @@ def test_keys_are_independent(dtype: torch.dtype, name: str) -> None:
 
 def test_attempts_are_independent() -> None:
     """What was drawn at the first attempt says nothing of the value that a later one gave."""
-    fill = Fill("trunc_normal_", (0.0, 1.0, 0.0, inf))  # every other normal value is rejected
+    fill = Call("trunc_normal_", (0.0, 1.0, 0.0, inf))  # every other normal value is rejected
     first, values = sample(NORMAL, torch.float32), sample(fill, torch.float32)
     kept = first >= 0
     assert np.array_equal(first[kept], values[kept])
@@ -337,7 +337,7 @@ def test_truncated_distribution(dtype: torch.dtype, interval: str) -> None:
     """
     parameters = INTERVALS[interval](dtype)
     n = 100_001
-    values = Fill("trunc_normal_", parameters).new(n, dtype=dtype)
+    values = Call("trunc_normal_", parameters).new(n, dtype=dtype)
     arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
     mean, std = (reference.nearest(x, arithmetic) for x in parameters[:2])
     a, b = (f(x, arithmetic) for f, x in zip(INWARDS, parameters[2:], strict=True))
@@ -378,7 +378,7 @@ def test_narrow_intervals_of_every_width(dtype: torch.dtype, place: float, expon
     tiny = torch.finfo(dtype).smallest_normal * 2.0**64
     if width < tiny:
         pytest.skip("subnormal")
-    values = Fill("trunc_normal_", (-place * width, 1.0, 0.0, width)).new(n, dtype=dtype).double()
+    values = Call("trunc_normal_", (-place * width, 1.0, 0.0, width)).new(n, dtype=dtype).double()
     assert values.min() >= 0 and values.max() <= torch.tensor(width, dtype=dtype).double()
     exact = torch.tensor([-place * width, 1.0, 0.0, width], dtype=torch.float64)
     truth = Truncated(*exact.to(dtype).double().tolist())
@@ -406,7 +406,7 @@ def test_intervals_of_every_magnitude() -> None:
                 continue
             if reference.round_up(a, dtype) > reference.round_down(b, dtype):
                 continue  # no number of the dtype lies between them
-            values = Fill("trunc_normal_", (mean, std, a, b)).new(40, dtype=dtype).double()
+            values = Call("trunc_normal_", (mean, std, a, b)).new(40, dtype=dtype).double()
             assert a <= values.min() and values.max() <= b, (dtype, mean, std, a, b)
 
 
@@ -417,7 +417,7 @@ def test_intervals_of_every_magnitude() -> None:
 def test_truncated_moments(dtype: torch.dtype, interval: str) -> None:
     """scipy's word for the mean and the variance; its distribution function for the rest."""
     mean, std, a, b = INTERVALS[interval](dtype)
-    values = sample(Fill("trunc_normal_", (mean, std, a, b)), dtype)
+    values = sample(Call("trunc_normal_", (mean, std, a, b)), dtype)
     truth = stats.truncnorm((a - mean) / std, (b - mean) / std, mean, std)
     centre, variance, _, excess = (float(x) for x in truth.stats("mvsk"))
     accept_mean(values, centre, variance, "mean")
@@ -457,7 +457,7 @@ every_matrix = pytest.mark.parametrize(("rows", "columns", "zeros"), MATRICES)
 @functools.cache
 def zeros_of(rows: int, columns: int, zeros: int, key: int = KEY) -> NDArray[np.bool_]:
     mask = (
-        Fill("sparse_", ((zeros - 0.5) / rows, 1.0), matrix=True).new(rows, columns, key=key) == 0
+        Call("sparse_", ((zeros - 0.5) / rows, 1.0), matrix=True).new(rows, columns, key=key) == 0
     ).numpy()
     assert (mask.sum(0) == zeros).all()
     return mask
@@ -539,7 +539,7 @@ def test_parts_of_a_column(rows: int, columns: int, zeros: int) -> None:
 def test_every_set_of_rows_is_equally_likely(rows: int, zeros: int) -> None:
     columns = 400_000
     mask = (
-        Fill("sparse_", ((zeros - 0.5) / rows, 1.0), matrix=True).new(rows, columns, key=KEY + 1) == 0
+        Call("sparse_", ((zeros - 0.5) / rows, 1.0), matrix=True).new(rows, columns, key=KEY + 1) == 0
     ).numpy()
     sets, counts = np.unique((mask * (1 << np.arange(rows))[:, None]).sum(0), return_counts=True)
     assert sets.size == math.comb(rows, zeros)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy import special
 
-from fills import Fill
+from fills import Call
 from goodness import (
     ALARM,
     NORMAL_MOMENTS,
@@ -40,7 +40,7 @@ inf = math.inf
 BILLION = 15 << 26  # 1.007e9
 CHUNK = 1 << 26
 
-UNIFORM, NORMAL = Fill("uniform_", (0.0, 1.0)), Fill("normal_", (0.0, 1.0))
+UNIFORM, NORMAL = Call("uniform_", (0.0, 1.0)), Call("normal_", (0.0, 1.0))
 
 wide_and_narrow = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
@@ -49,7 +49,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def draw(fill: Fill, dtype: torch.dtype, name: str, n: int = BILLION) -> Iterator[torch.Tensor]:
+def draw(fill: Call, dtype: torch.dtype, name: str, n: int = BILLION) -> Iterator[torch.Tensor]:
     """n values under consecutive keys, a part at a time in the same memory. The first key depends on the name."""
     size = min(n, CHUNK // (2 if dtype == torch.float64 else 1))
     values = torch.empty(size, dtype=dtype)
@@ -154,14 +154,14 @@ def test_normal_tails(check: Check) -> None:
 
 ROUNDED = {
     "uniform": UNIFORM,
-    "uniform on [-1.25, 2.5)": Fill("uniform_", (-1.25, 2.5)),
+    "uniform on [-1.25, 2.5)": Call("uniform_", (-1.25, 2.5)),
     "normal": NORMAL,
-    "normal, mean 0.5": Fill("normal_", (0.5, 2.0)),
-    "normal, std 1e-6": Fill("normal_", (0.0, 1e-6)),  # subnormal in float16
-    "normal, std 20000": Fill("normal_", (0.0, 20000.0)),  # overflows in float16
-    "truncated": Fill("trunc_normal_", (0.0, 1.0, -2.0, 2.0)),
-    "truncated, narrow": Fill("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
-    "truncated, tail": Fill("trunc_normal_", (0.0, 1.0, 3.0, inf)),
+    "normal, mean 0.5": Call("normal_", (0.5, 2.0)),
+    "normal, std 1e-6": Call("normal_", (0.0, 1e-6)),  # subnormal in float16
+    "normal, std 20000": Call("normal_", (0.0, 20000.0)),  # overflows in float16
+    "truncated": Call("trunc_normal_", (0.0, 1.0, -2.0, 2.0)),
+    "truncated, narrow": Call("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
+    "truncated, tail": Call("trunc_normal_", (0.0, 1.0, 3.0, inf)),
 }
 
 
@@ -281,7 +281,7 @@ def check_truncated(
 def test_truncated(check: Check, interval: tuple[float, ...]) -> None:
     """trunc_normal_ on 40 intervals: chi-squared, KS, AD, moments"""
     n = BILLION if interval in AT_A_BILLION else 1 << 28
-    parts = draw(Fill("trunc_normal_", interval), torch.float32, f"truncated {interval}", n)
+    parts = draw(Call("trunc_normal_", interval), torch.float32, f"truncated {interval}", n)
     check_truncated(check, interval, torch.float32, parts)
 
 
@@ -289,7 +289,7 @@ def test_truncated(check: Check, interval: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("interval", INTERVALS[::5], ids=str)
 def test_truncated_float64(check: Check, interval: tuple[float, ...]) -> None:
     """trunc_normal_ in float64 on 8 of them: the same"""
-    parts = draw(Fill("trunc_normal_", interval), torch.float64, f"truncated wide {interval}", 1 << 28)
+    parts = draw(Call("trunc_normal_", interval), torch.float64, f"truncated wide {interval}", 1 << 28)
     check_truncated(check, interval, torch.float64, parts)
 
 
@@ -328,11 +328,11 @@ class Pairs:
         return chi_squared(self.counts, self.shares)
 
 
-PAIRED: dict[str, tuple[Fill, float, float, Cdf]] = {
+PAIRED: dict[str, tuple[Call, float, float, Cdf]] = {
     "uniform": (UNIFORM, 0.0, 1.0, lambda x: np.clip(x, 0, 1)),
     "normal": (NORMAL, -8.0, 8.0, special.ndtr),
-    "truncated": (Fill("trunc_normal_", (0.0, 1.0, -2.0, 2.0)), -2.0, 2.0, Truncated(0, 1, -2, 2).cdf),
-    "tail": (Fill("trunc_normal_", (0.0, 1.0, 3.0, 5.0)), 3.0, 5.0, Truncated(0, 1, 3, 5).cdf),
+    "truncated": (Call("trunc_normal_", (0.0, 1.0, -2.0, 2.0)), -2.0, 2.0, Truncated(0, 1, -2, 2).cdf),
+    "tail": (Call("trunc_normal_", (0.0, 1.0, 3.0, 5.0)), 3.0, 5.0, Truncated(0, 1, 3, 5).cdf),
 }
 
 
@@ -428,7 +428,7 @@ def check_sparse(check: Check, choices: Choices, masks: Iterator[torch.Tensor]) 
 @pytest.mark.parametrize("rows", ROWS)
 def test_sparse(check: Check, rows: int, sparsity: float) -> None:
     """sparse_: single rows, all pairs of rows, pairs of columns, pairs of keys"""
-    fill = Fill("sparse_", (sparsity, 1.0), matrix=True)
+    fill = Call("sparse_", (sparsity, 1.0), matrix=True)
     values = torch.empty(rows, (1 << 24) // rows // 2 * 2)
     key = first_key(f"sparse {rows} {sparsity}")
     masks = (fill(values, key + i) == 0 for i in range(8))
@@ -451,7 +451,7 @@ def alarms(checker: Callable[..., None], *args: object) -> set[str]:
     return {what for what, p in found.items() if not p >= ALARM}
 
 
-def faulty(fill: Fill, dtype: torch.dtype, fault: Fault, n: int = SMALL) -> Parts:
+def faulty(fill: Call, dtype: torch.dtype, fault: Fault, n: int = SMALL) -> Parts:
     return (fault(values) for values in draw(fill, dtype, "faulty", n))
 
 
@@ -526,7 +526,7 @@ def test_wrong_rounding_is_noticed(dtype: torch.dtype, name: str) -> None:
 )
 def test_a_faulty_truncation_is_noticed(interval: tuple[float, ...], drawn: tuple[float, ...]) -> None:
     for parameters in (interval, drawn):
-        parts = faulty(Fill("trunc_normal_", parameters), torch.float32, none)
+        parts = faulty(Call("trunc_normal_", parameters), torch.float32, none)
         found = alarms(check_truncated, interval, torch.float32, parts)
         assert bool(found) == (parameters == drawn), (found, parameters)
 
@@ -562,7 +562,7 @@ def test_dependent_neighbours_are_noticed(where: str) -> None:
 def test_unfair_zeros_are_noticed(fault: str, noticed: str | None) -> None:
     """One column in fifty is not as it should be."""
     rows, columns, zeros = 100, 1 << 16, 50
-    sparse = Fill("sparse_", (zeros / rows, 1.0), matrix=True)
+    sparse = Call("sparse_", (zeros / rows, 1.0), matrix=True)
 
     def masks() -> Parts:
         for i in range(2):

@@ -16,7 +16,7 @@ import pytest
 import toolchain
 import torch
 
-from fills import KEY, Fill
+from fills import KEY, Call
 from goodness import Check
 from reference import bits
 
@@ -59,7 +59,7 @@ def test_these_are_the_words_of_the_fills(stream_words: Path) -> None:
     index = np.arange(count, dtype=np.uint64)
     words = first_words(stream_words, "index", KEY, count)
     assert np.array_equal(words, bits(index, KEY, wide=False))
-    uniform = Fill("uniform_", (0.0, 1.0)).new(count, key=KEY)
+    uniform = Call("uniform_", (0.0, 1.0)).new(count, key=KEY)
     assert torch.equal(uniform, torch.from_numpy((words >> 8).astype(np.float32)) / 2**24)
 
     low = first_words(stream_words, "low", KEY, count // 4)

@@ -17,7 +17,7 @@ COMPLEX = (torch.complex64, torch.complex128)
 
 
 @dataclass(frozen=True)
-class Fill:
+class Call:
     """An op of fastinit with its parameters."""
 
     op: str
@@ -40,12 +40,12 @@ class Fill:
 
 # Each with the loops it takes: trunc_normal_ has three ways to propose a value.
 FILLS = {
-    "uniform": Fill("uniform_", (-1.25, 2.5), (*REAL, *COMPLEX)),
-    "normal": Fill("normal_", (0.5, 2.0), (*REAL, *COMPLEX)),
-    "truncated, normal proposal": Fill("trunc_normal_", (0.25, 1.0, -2.0, 2.0)),
-    "truncated, uniform proposal": Fill("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
-    "truncated, exponential proposal": Fill("trunc_normal_", (0.0, 1.0, 3.0, 5.0)),
-    "sparse": Fill("sparse_", (0.3, 0.02), (*REAL, *COMPLEX), matrix=True),
+    "uniform": Call("uniform_", (-1.25, 2.5), (*REAL, *COMPLEX)),
+    "normal": Call("normal_", (0.5, 2.0), (*REAL, *COMPLEX)),
+    "truncated, normal proposal": Call("trunc_normal_", (0.25, 1.0, -2.0, 2.0)),
+    "truncated, uniform proposal": Call("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
+    "truncated, exponential proposal": Call("trunc_normal_", (0.0, 1.0, 3.0, 5.0)),
+    "sparse": Call("sparse_", (0.3, 0.02), (*REAL, *COMPLEX), matrix=True),
 }
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
 
@@ -75,10 +75,10 @@ def assert_same(a: torch.Tensor, b: torch.Tensor, what: str = "") -> None:
         )
 
 
-def available(names: tuple[str, ...] = ("default", "avx2", "avx512")) -> list[str]:
+def available() -> list[str]:
     """The instruction sets that this build contains and this processor runs."""
     found = []
-    for name in names:
+    for name in _C.build_info()["cpu_capabilities"]:
         try:
             previous = _C.set_cpu_capability(name)
         except ValueError:
