@@ -7,6 +7,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -60,8 +61,11 @@ class Pool {
   void offer(const std::shared_ptr<Work>& work) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      for (const int64_t wanted = work->places; size_ < wanted; ++size_) {
-        std::thread([this] { serve(); }).detach();
+      try {
+        for (const int64_t wanted = work->places; size_ < wanted; ++size_) {
+          std::thread([this] { serve(); }).detach();
+        }
+      } catch (const std::system_error&) {  // the system gives no more threads: those that there are will do
       }
       latest_ = work;
     }

@@ -39,8 +39,10 @@ void check(const Tensor& self, const Op& op, const KeySource& source, const Part
 TensorKey take_key(const Backend& on, const Tensor& self, const KeySource& source) {
   Record* const record = Record::current();
   if (record != nullptr) record->began = true;
-  TensorKey key = source.take(on, self);
-  if (record != nullptr) record->key = key;
+  const TensorKey key = source.take(on, self);
+  // Each replay of a captured graph draws another one.
+  const bool captured = key.device.defined() && on.capturing(self.device());
+  if (record != nullptr && !captured) record->key = key;
   return key;
 }
 

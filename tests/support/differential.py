@@ -165,7 +165,10 @@ def check_bounds(case: Case, values: torch.Tensor) -> None:
     if case.name not in ("uniform_", "trunc_normal_"):
         return
     parts = torch.view_as_real(values) if values.is_complex() else values
-    lower, upper = (torch.tensor(case.number(bound), dtype=parts.dtype) for bound in "ab")
-    assert (parts >= lower).all() and (parts <= upper).all(), "a value lies outside of the bounds"
-    if case.name == "uniform_" and lower < upper:
-        assert (parts < upper).all(), "a value lies on the upper bound"
+    lower, upper = (case.number(bound) for bound in "ab")
+    if lower == upper:
+        assert (parts == torch.tensor(lower, dtype=parts.dtype)).all(), "a point is not the nearest number"
+        return
+    exact = parts.double()  # as real numbers
+    assert (exact >= lower).all() and (exact <= upper).all(), "a value lies outside of the bounds"
+    assert case.name != "uniform_" or (exact < upper).all(), "a value lies on the upper bound"
