@@ -59,10 +59,11 @@ struct Work {
 class Pool {
  public:
   void offer(const std::shared_ptr<Work>& work) {
+    const int64_t wanted = work->places;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       try {
-        for (const int64_t wanted = work->places; size_ < wanted; ++size_) {
+        for (; size_ < wanted; ++size_) {
           std::thread([this] { serve(); }).detach();
         }
       } catch (const std::system_error&) {  // the system gives no more threads: those that there are will do
@@ -70,7 +71,7 @@ class Pool {
       latest_ = work;
     }
     number_.fetch_add(1, std::memory_order_release);
-    number_.notify_all();
+    for (int64_t i = 0; i < wanted; ++i) number_.notify_one();  // nobody is woken in vain
   }
 
  private:
@@ -80,7 +81,7 @@ class Pool {
   }
 
   void serve() {
-    for (uint64_t seen = 0;;) {
+    for (uint32_t seen = 0;;) {
       spin_until([&] { return number_.load(std::memory_order_relaxed) != seen; });
       number_.wait(seen, std::memory_order_acquire);
       seen = number_.load(std::memory_order_acquire);
@@ -92,7 +93,7 @@ class Pool {
   std::mutex mutex_;  // of the next two
   std::shared_ptr<Work> latest_;
   int64_t size_ = 0;                 // threads
-  std::atomic<uint64_t> number_{0};  // of the latest work
+  std::atomic<uint32_t> number_{0};  // of the latest work
 };
 
 // Never destroyed: a fill may outlast the interpreter. A child process has none of its parent's threads.
