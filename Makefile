@@ -1,14 +1,17 @@
 # make demo    a fresh clone, one command: see the README
 # make help    the other targets
 #
-# Everything runs in .venv, made on first use from requirements.txt. TORCH=2.15.0 takes that torch in the place of the
-# pinned one, in an environment of its own; PYTHON=... says which Python. VENV=none uses the Python at hand with the
-# torch it has, and installs nothing.
+# Everything runs in .venv, made on first use from requirements.txt. PYTHON=... takes another Python, and TORCH=2.15.0
+# another torch than the pinned one, in an environment of their own. VENV=none uses the Python at hand with the torch it
+# has, and installs nothing.
 
 PYTHON ?= python3
 TORCH  ?=
-VENV   ?= .venv$(if $(TORCH),-$(notdir $(PYTHON))-torch$(TORCH))
 ARGS   ?=
+ifndef VENV
+VERSION := $(if $(filter-out file,$(origin PYTHON)),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+VENV    := .venv$(addprefix -python,$(VERSION))$(addprefix -torch,$(TORCH))
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long coverage bench gpu-check lint format build compilers clean python-version
@@ -20,7 +23,8 @@ READY := python-version
 else
 PY    := $(VENV)/bin/python
 BIN   := $(VENV)/bin/
-REQUIREMENTS := $(if $(TORCH),sed 's/^torch==.*/torch==$(TORCH)/',cat) requirements.txt
+# With the newest setuptools that the named torch allows: torch 2.11 refuses the pinned one.
+REQUIREMENTS := $(if $(TORCH),sed 's/^torch==.*/torch==$(TORCH)/; s/^setuptools==.*/setuptools>=77/',cat) requirements.txt
 # Named after the requirements it was made from, so that a change of them makes it anew.
 READY := $(VENV)/.ready-$(shell cksum < requirements.txt | cut -d' ' -f1)
 endif

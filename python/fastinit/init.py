@@ -271,8 +271,7 @@ def eye_(tensor: Tensor) -> Tensor:
         raise ValueError("Only tensors with 2 dimensions are supported")
     _kernels.require_writable("eye_", tensor)
     _kernels.fill_(tensor, 0, "eye_")  # zero_ takes dtypes whose diagonal could not be filled then
-    with torch.no_grad():
-        tensor.diagonal().fill_(1)
+    _kernels.fill_(tensor.diagonal(), 1, "eye_")
     return tensor
 
 
@@ -314,15 +313,15 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     groups = operator.index(groups)
     per_group = outputs // groups
     _kernels.require_writable("dirac_", tensor)
-    with torch.no_grad():
-        if min(groups, per_group, inputs) > 0:
-            centre = tensor
-            for size in kernel:
-                centre = centre.select(2, size // 2)
-            _kernels.fill_(tensor, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
-            centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2).fill_(1)
-        else:
-            _kernels.zero_(tensor, "dirac_")
+    if min(groups, per_group, inputs) <= 0:
+        _kernels.zero_(tensor, "dirac_")
+        return tensor
+    centre = tensor
+    for size in kernel:
+        centre = centre.select(2, size // 2)
+    ones = centre.view(-1, per_group, inputs).diagonal(dim1=1, dim2=2)
+    _kernels.fill_(tensor, 0, "dirac_")  # zero_ takes dtypes whose centre could not be filled then
+    _kernels.fill_(ones, 1, "dirac_")
     return tensor
 
 
