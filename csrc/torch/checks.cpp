@@ -71,7 +71,7 @@ class Search {
     const Dimension last = dims[count - 1];
     const Wide reach = reach_of(dims, count - 1);
     const Wide most = std::min<Wide>(last.size - 1, (target + reach) / last.stride);
-    for (Wide x = std::max<Wide>(1 - last.size, (target - reach) / last.stride); x <= most; ++x) {
+    for (Wide x = std::max<Wide>(1 - last.size, (target - reach) / last.stride); x <= most && !gave_up(); ++x) {
       if (meets(dims, count - 1, target - x * last.stride)) return true;
     }
     return false;
@@ -98,13 +98,17 @@ std::optional<bool> shares_memory(at::IntArrayRef sizes, at::IntArrayRef strides
   }
   std::sort(dims.begin(), dims.end(),
             [](const Dimension& a, const Dimension& b) { return a.stride < b.stride; });
+  if (dims.size() < 2) return false;
+  // Two strides first meet at their least common multiple.
+  const int64_t gcd = std::gcd(dims[0].stride, dims[1].stride);
+  if (dims[1].stride / gcd < dims[0].size && dims[0].stride / gcd < dims[1].size) return true;
   // Two elements share memory if a combination of strides is zero whose factors are smaller than the sizes, and not all
   // zero. Let `last` be the longest stride with a factor; by symmetry it is positive.
   Search search;
-  for (size_t count = dims.size(); count > 1; --count) {
+  for (size_t count = 3; count <= dims.size(); ++count) {
     const Dimension last = dims[count - 1];
     const Wide most = std::min<Wide>(last.size - 1, Search::reach_of(dims, count - 1) / last.stride);
-    for (Wide x = 1; x <= most; ++x) {
+    for (Wide x = 1; x <= most && !search.gave_up(); ++x) {
       if (search.meets(dims, count - 1, -x * last.stride)) return true;
     }
   }

@@ -126,6 +126,8 @@ struct OrthogonalOp {
     FASTINIT_CHECK_VALUE(self.dim() >= 2, name, "tensor must have 2 or more dimensions, but has ",
                          self.dim());
     check_finite(name, self, "gain", gain);
+    FASTINIT_CHECK(std::abs(gain) <= largest(dtype_of(self)), name, "gain is out of bounds for ",
+                   self.scalar_type(), ": ", gain);
     TORCH_CHECK_NOT_IMPLEMENTED(part.whole() || self.sizes() == part.shape || self.numel() == 0, "fastinit.",
                                 title(name), ": a part of a larger matrix cannot be filled by itself yet");
   }

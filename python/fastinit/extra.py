@@ -27,7 +27,7 @@ def delta_orthogonal_(
 
     Raises:
         ValueError: if ``tensor`` has not three to five dimensions, or more inputs than outputs.
-        RuntimeError: if ``gain`` is not finite, or if elements of the tensor share memory.
+        RuntimeError: if ``gain`` is not finite or beyond the tensor's dtype, or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:

@@ -149,7 +149,8 @@ def trunc_normal_(
         tensor: the tensor to fill, of any shape.
         mean: the mean of the normal distribution before it is restricted.
         std: its standard deviation, above 0.
-        a: the lower bound, in the units of the values (not in standard deviations); may be ``-inf``.
+        a: the lower bound, in the units of the values (not in standard deviations). It may be ``-inf``, and then
+            values too large for the tensor's dtype are infinite.
         b: the upper bound, likewise; may be ``inf``.
         generator: where the key comes from.
 
@@ -495,7 +496,7 @@ def orthogonal_(
 
     Raises:
         ValueError: if ``tensor`` has fewer than two dimensions.
-        RuntimeError: if ``gain`` is not finite, or if elements of the tensor share memory.
+        RuntimeError: if ``gain`` is not finite or beyond the tensor's dtype, or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:

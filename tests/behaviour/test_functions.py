@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import re
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,11 @@ def test_messages_about_parameters(name: str, parameters: Any, error: type[Excep
     with untouched(), pytest.raises(error, match=message):
         getattr(fastinit, name)(tensor, **parameters)
     assert not tensor.any()
+
+
+def test_orthogonal_values_beyond_the_dtype() -> None:
+    with untouched(), pytest.raises(RuntimeError, match="gain is out of bounds for Half: 100000"):
+        fastinit.orthogonal_(torch.zeros(3, 3, dtype=torch.float16), 1e5)
 
 
 @pytest.mark.parametrize(
@@ -356,6 +362,12 @@ def test_interleaved_strides_at_random() -> None:
         else:
             assert not shares, (sizes, strides)
     assert min(found.values()) > 300
+
+
+def test_two_interleaved_strides_take_no_time() -> None:
+    began = time.process_time()
+    fastinit.normal_(torch.empty(0, device="meta").as_strided((2**31, 2**31), (2**31 + 1, 2**31 + 3)))
+    assert time.process_time() - began < 1
 
 
 def test_interleaved_strides_that_take_too_long() -> None:

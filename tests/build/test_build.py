@@ -129,3 +129,25 @@ def test_what_is_missing(before: str, expected: str, project: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(expected), done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+@pytest.mark.parametrize(
+    ("settings", "environment"),
+    [
+        ([], ".venv"),
+        (["TORCH=2.11.0"], ".venv-torch2.11.0"),
+        ([f"PYTHON={sys.executable}"], ".venv-python{0}.{1}"),
+        ([f"PYTHON={sys.executable}", "TORCH=2.11.0"], ".venv-python{0}.{1}-torch2.11.0"),
+        (["VENV=mine", "TORCH=2.11.0"], "mine"),
+    ],
+)
+def test_each_python_and_torch_has_an_environment(settings: list[str], environment: str, tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    variables = {k: v for k, v in os.environ.items() if k not in ("VENV", "PYTHON", "TORCH", "MAKEFLAGS")}
+    command = ["make", "-n", "build", *settings]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+    assert f"{environment.format(*sys.version_info)}/bin/python setup.py" in done.stdout
+    # torch 2.11 refuses the setuptools that is pinned.
+    assert ("s/^setuptools==.*/setuptools>=77/" in done.stdout) == ("TORCH=2.11.0" in settings)
