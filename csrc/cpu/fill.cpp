@@ -24,8 +24,9 @@ constexpr decltype(&baseline::fill_part) fill_part[] = {
 constexpr int64_t unit = 4096;
 // Fewer of them do not pay for another thread.
 constexpr int64_t fewest_units = 4;
-// Parts a thread: the more, the less a slow one holds up the others, and the more often sparse_ begins a strip anew.
-constexpr int64_t parts_per_thread = 4;
+// Parts a thread: the more, the less a slow one holds up the others. But a part of sparse_ begins each strip of columns
+// anew, and goes through all rows above its own if it selects zeros row by row.
+constexpr int64_t parts_per_thread = 4, sparse_parts_per_thread = 1;
 // From this size on the tensor leaves the caches anyway, and stores that bypass them save reading it in.
 constexpr int64_t streaming_bytes = int64_t{4} << 20;
 
@@ -75,7 +76,10 @@ void fill(const Fill& f) {
   if (f.region.dims == 1 && f.region.strides[0] == 1) ask_for_huge_pages(f.data, elements * element_size);
   const int64_t units = (elements + unit - 1) / unit;
   if (units <= fewest_units) return part(0, units, &context);
-  parallel_for(0, units, std::max(fewest_units, units / (parts_per_thread * threads())), part, &context);
+  const bool sparse = std::holds_alternative<Sparse<float>>(f.distribution) ||
+                      std::holds_alternative<Sparse<double>>(f.distribution);
+  const int64_t parts = threads() * (sparse ? sparse_parts_per_thread : parts_per_thread);
+  parallel_for(0, units, std::max(fewest_units, (units + parts - 1) / parts), part, &context);
 }
 
 }  // namespace fastinit::cpu
