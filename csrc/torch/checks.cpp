@@ -157,13 +157,22 @@ void check_writable(const char* op, const at::Tensor& self) {
 
 void check_part(const char* op, const at::Tensor& self, const Part& part) {
   if (part.whole()) return;
-  const size_t dims = static_cast<size_t>(self.dim());
-  bool within = part.shape.size() == dims && part.offset.size() == dims;
-  for (size_t d = 0; within && d < dims; ++d) {
-    within = part.offset[d] >= 0 && part.offset[d] <= part.shape[d] - self.sizes()[d];
+  const bool flat = part.flat(self.sizes());
+  const std::optional<std::vector<size_t>> begin = runs_of(self.sizes(), part);
+  bool within = part.first.size() == part.length.size() && begin.has_value() &&
+                (flat || part.shape.size() == static_cast<size_t>(self.dim()));
+  for (size_t d = 0; within && d + 1 < begin->size(); ++d) {
+    const int64_t size = flat ? c10::multiply_integers(part.shape) : part.shape[d];
+    int64_t end = 0;
+    for (size_t i = (*begin)[d]; i < (*begin)[d + 1]; ++i) {  // one after the other
+      within =
+          within && end <= part.first[i] && part.length[i] >= 0 && part.first[i] <= size - part.length[i];
+      end = part.first[i] + part.length[i];
+    }
   }
-  FASTINIT_CHECK_VALUE(within, op, "a part of sizes ", self.sizes(), " at ", part.offset,
-                       " does not lie within a whole of the shape ", part.shape);
+  FASTINIT_CHECK_VALUE(within, op, "a part of sizes ", self.sizes(), " with the indices from ", part.first,
+                       " on, as many as ", part.length, ", does not lie within a whole of the shape ",
+                       part.shape);
 }
 
 // ---- Parameters --------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ void run(const Backend& on, const Tensor& self, const Op& op, const KeySource& s
   const DefaultFloatingPoint guard;  // for the parameters, which are rounded here; the kernels have their own
   check(self, op, source, part);
   // As in torch, nothing is drawn for a tensor without elements. A part without elements draws with all other parts.
-  if (self.numel() == 0 && part.whole()) return;
+  if (c10::multiply_integers(part.shape_for(self)) == 0) return;
   const at::Storage memory = self.storage();  // whoever resizes or replaces it meanwhile does not free it
   const Draw draw{on, take_key(on, self, source)};
   if (dtype_of(self) == DType::f64) {
@@ -85,17 +85,17 @@ struct FromKey {
 struct OfPart {
   static constexpr const char* suffix = "part";
   static constexpr const char* schema =
-      "*, int[] shape, int[] offset, Generator? generator=None, Tensor? key=None";
+      "*, int[] shape, int[] first, int[] length, Generator? generator=None, Tensor? key=None";
   static constexpr bool draws = true;
-  using Tail =
-      Types<at::IntArrayRef, at::IntArrayRef, std::optional<at::Generator>, const std::optional<Tensor>&>;
-  static KeySource source(at::IntArrayRef, at::IntArrayRef, const std::optional<at::Generator>& generator,
-                          const std::optional<Tensor>& key) {
+  using Tail = Types<at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, std::optional<at::Generator>,
+                     const std::optional<Tensor>&>;
+  static KeySource source(at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                          const std::optional<at::Generator>& generator, const std::optional<Tensor>& key) {
     return {generator, key};
   }
-  static Part part(at::IntArrayRef shape, at::IntArrayRef offset, const std::optional<at::Generator>&,
-                   const std::optional<Tensor>&) {
-    return {shape, offset};
+  static Part part(at::IntArrayRef shape, at::IntArrayRef first, at::IntArrayRef length,
+                   const std::optional<at::Generator>&, const std::optional<Tensor>&) {
+    return {shape, first, length};
   }
 };
 

@@ -93,26 +93,22 @@ struct SparseOp {
   double sparsity, std;
 
   void check(const at::Tensor& self, const Part& part) const {
-    FASTINIT_CHECK_VALUE(self.dim() == 2, name, "tensor must have 2 dimensions, but has ", self.dim());
+    const at::IntArrayRef shape = part.shape_for(self);
+    FASTINIT_CHECK_VALUE(shape.size() == 2, name, "tensor must have 2 dimensions, but has ", shape.size());
     FASTINIT_CHECK_VALUE(sparsity >= 0 && sparsity <= 1, name, "sparsity must lie in [0, 1], but is ",
                          sparsity);
     check_normal(name, self, 0, part_std(self, std));
-    FASTINIT_CHECK(rows_of(self, part) < int64_t{1} << 42, name,
-                   "tensor must have fewer than 2^42 rows, but has ", rows_of(self, part));
+    FASTINIT_CHECK(shape[0] < int64_t{1} << 42, name, "tensor must have fewer than 2^42 rows, but has ",
+                   shape[0]);
   }
   template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
-    const auto rows = static_cast<uint64_t>(rows_of(self, part));
-    const auto columns = static_cast<uint64_t>(part.whole() ? self.size(1) : part.shape[1]);
+    const at::IntArrayRef shape = part.shape_for(self);
+    const auto rows = static_cast<uint64_t>(shape[0]), columns = static_cast<uint64_t>(shape[1]);
     const auto zeros = static_cast<uint64_t>(std::ceil(sparsity * static_cast<double>(rows)));
     fastinit::fill(self, draw,
                    Sparse<R>::make(part_std(self, std), rows, columns, zeros, self.is_complex() ? 2 : 1),
                    part);
-  }
-
- private:
-  static int64_t rows_of(const at::Tensor& self, const Part& part) {
-    return part.whole() ? self.size(0) : part.shape[0];
   }
 };
 

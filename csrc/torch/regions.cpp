@@ -21,13 +21,29 @@ DType dtype_of(const at::Tensor& self) {
   }
 }
 
-Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides, const Part& part) {
+std::optional<std::vector<size_t>> runs_of(at::IntArrayRef sizes, const Part& part) {
+  std::vector<size_t> begin{0};
+  for (const int64_t size : sizes) {
+    size_t run = begin.back();
+    int64_t left = size;
+    do {
+      if (run == part.length.size()) return std::nullopt;
+      left -= part.length[run++];
+    } while (left > 0);
+    if (left < 0) return std::nullopt;
+    begin.push_back(run);
+  }
+  if (begin.back() != part.length.size()) return std::nullopt;
+  return begin;
+}
+
+Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef shape,
+                 at::IntArrayRef offset) {
   Region region{};
-  const at::IntArrayRef shape = part.whole() ? sizes : part.shape;
   // Built from the last dimension outwards, then turned round.
   int64_t index_stride = 1;
   for (size_t d = sizes.size(); d-- > 0; index_stride *= shape[d]) {
-    if (!part.whole()) region.first_index += static_cast<uint64_t>(part.offset[d] * index_stride);
+    if (!offset.empty()) region.first_index += static_cast<uint64_t>(offset[d] * index_stride);
     if (sizes[d] == 1) continue;
     const int last = region.dims - 1;
     if (last >= 0 && strides[d] == region.strides[last] * region.sizes[last] &&
@@ -51,19 +67,67 @@ Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides, const Part& par
   return region;
 }
 
+namespace {
+
+// The boxes of a part: one for each choice of a run of every dimension.
+class Boxes {
+ public:
+  Boxes(at::IntArrayRef sizes, at::IntArrayRef strides, const Part& part)
+      : strides_(strides),
+        part_(part),
+        begin_(runs_of(sizes, part).value()),
+        sizes_(sizes.size()),
+        offset_(sizes.size()) {}
+
+  // Calls f(first element in memory, sizes, offset in the whole) for each.
+  template <class F>
+  void visit(const F& f, size_t d = 0, int64_t memory = 0) {
+    if (d == sizes_.size()) return f(memory, sizes_, offset_);
+    for (size_t run = begin_[d]; run < begin_[d + 1]; ++run) {
+      sizes_[d] = part_.length[run];
+      offset_[d] = part_.first[run];
+      visit(f, d + 1, memory);
+      memory += sizes_[d] * strides_[d];
+    }
+  }
+
+ private:
+  at::IntArrayRef strides_;
+  const Part& part_;
+  std::vector<size_t> begin_;
+  std::vector<int64_t> sizes_, offset_;
+};
+
+}  // namespace
+
 void fill(const at::Tensor& self, const Draw& draw, const Distribution& distribution, const Part& part) {
   if (self.numel() == 0) return;
-  if (self.is_complex()) {  // real and imaginary parts are neighbours, in memory and by index
-    const at::Tensor numbers = at::view_as_real(self);
-    if (part.whole()) return fill(numbers, draw, distribution);
-    std::vector<int64_t> shape = part.shape.vec(), offset = part.offset.vec();
+  const DType dtype = dtype_of(self);
+  // Real and imaginary parts are neighbours, in memory and by index. (No copy of self: to give one up takes the GIL.)
+  const at::Tensor parts = self.is_complex() ? at::view_as_real(self) : at::Tensor();
+  const at::Tensor& numbers = self.is_complex() ? parts : self;
+  const at::IntArrayRef sizes = numbers.sizes(), strides = numbers.strides();
+  auto* const data = static_cast<char*>(numbers.data_ptr());
+  const auto fill_box = [&](int64_t memory, at::IntArrayRef box, at::IntArrayRef shape,
+                            at::IntArrayRef offset) {
+    draw.on.fill(
+        Fill{region_of(box, strides, shape, offset), data + memory * static_cast<int64_t>(numbers.itemsize()),
+             dtype, draw.key.host, distribution},
+        draw.key, self.device());
+  };
+  if (part.whole()) return fill_box(0, sizes, sizes, {});
+  std::vector<int64_t> shape = part.shape.vec(), first = part.first.vec(), length = part.length.vec();
+  if (part.flat(self.sizes())) shape = {c10::multiply_integers(part.shape)};
+  if (self.is_complex()) {
     shape.push_back(2);
-    offset.push_back(0);
-    return fill(numbers, draw, distribution, {shape, offset});
+    first.push_back(0);
+    length.push_back(2);
   }
-  draw.on.fill(Fill{region_of(self.sizes(), self.strides(), part), self.data_ptr(), dtype_of(self),
-                    draw.key.host, distribution},
-               draw.key, self.device());
+  const Part runs{shape, first, length};
+  Boxes boxes(sizes, strides, runs);
+  boxes.visit([&](int64_t memory, at::IntArrayRef box, at::IntArrayRef offset) {
+    fill_box(memory, box, shape, offset);
+  });
 }
 
 }  // namespace fastinit

@@ -561,18 +561,66 @@ def test_parts_have_the_values_of_the_whole(op: str, dtype: torch.dtype, part: s
     expected = whole[offset[0] :, offset[1] :][: sizes[0], : sizes[1]]
     for values in (torch.zeros(sizes, dtype=dtype), torch.zeros(sizes[::-1], dtype=dtype).t()):
         torch.manual_seed(1)
-        packet.part(values, *OPS[op], shape=(12, 10), offset=offset)
+        packet.part(values, *OPS[op], shape=(12, 10), first=offset, length=sizes)
         assert torch.equal(values, expected)
         assert torch.equal(torch.get_rng_state(), state)
 
 
+RUNS = {  # of rows and columns: (first, length) of each
+    "rows in three": ([(0, 2), (3, 1), (9, 3)], [(0, 10)]),
+    "columns in two": ([(0, 12)], [(1, 3), (8, 1)]),
+    "both": ([(1, 4), (6, 6)], [(0, 1), (2, 1), (4, 6)]),
+}
+
+
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("op", ["uniform_", "normal_", "trunc_normal_", "sparse_"])
+def test_parts_of_several_runs(op: str, dtype: torch.dtype, runs: str) -> None:
+    if dtype.is_complex and op == "trunc_normal_":
+        return
+    packet, key = getattr(torch.ops.fastinit, op), torch.tensor(5)
+    whole = torch.zeros(12, 10, dtype=dtype)
+    packet.key(whole, *OPS[op], key=key)
+    rows, columns = (torch.cat([torch.arange(n) + i for i, n in runs]) for runs in RUNS[runs])
+    values = torch.zeros(len(rows), len(columns), dtype=dtype)
+    first, length = zip(*RUNS[runs][0], *RUNS[runs][1], strict=True)
+    packet.part(values, *OPS[op], shape=(12, 10), first=first, length=length, key=key)
+    assert torch.equal(values, whole[rows][:, columns])
+
+
+@pytest.mark.parametrize(("first", "length"), [(0, 120), (0, 7), (7, 26), (119, 1), (40, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("op", ["uniform_", "normal_", "trunc_normal_", "sparse_"])
+def test_flat_parts(op: str, dtype: torch.dtype, first: int, length: int) -> None:
+    if dtype.is_complex and op == "trunc_normal_":
+        return
+    packet, key = getattr(torch.ops.fastinit, op), torch.tensor(5)
+    whole, values = torch.zeros(12, 10, dtype=dtype), torch.zeros(length, dtype=dtype)
+    packet.key(whole, *OPS[op], key=key)
+    packet.part(values, *OPS[op], shape=(12, 10), first=(first,), length=(length,), key=key)
+    assert torch.equal(values, whole.flatten()[first : first + length])
+
+
 @pytest.mark.parametrize(
-    ("shape", "offset"),
-    [((12, 10), (0,)), ((12, 10, 1), (0, 0, 0)), ((12, 10), (9, 0)), ((12, 10), (-1, 0)), ((3, 10), (0, 0))],
+    ("shape", "first", "length"),
+    [
+        ((12, 10), (0,), (4,)),
+        ((12, 10, 1), (0, 0, 0), (4, 10, 1)),
+        ((12, 10), (9, 0), (4, 10)),
+        ((12, 10), (-1, 0), (4, 10)),
+        ((3, 10), (0, 0), (4, 10)),
+        ((12, 10), (0, 0), (3, 10)),
+        ((12, 10), (0, 0, 0), (4, 10)),
+        ((12, 10), (2, 0, 0), (2, 2, 10)),
+        ((12, 10), (0, 2, 0, 0), (2, 2, 10, 0)),
+    ],
 )
-def test_parts_that_do_not_fit(shape: tuple[int, ...], offset: tuple[int, ...]) -> None:
+def test_parts_that_do_not_fit(
+    shape: tuple[int, ...], first: tuple[int, ...], length: tuple[int, ...]
+) -> None:
     with untouched(), pytest.raises(ValueError, match="does not lie within a whole"):
-        torch.ops.fastinit.normal_.part(torch.zeros(4, 10), 0.0, 1.0, shape=shape, offset=offset)
+        torch.ops.fastinit.normal_.part(torch.zeros(4, 10), 0.0, 1.0, shape=shape, first=first, length=length)
 
 
 # ---------------------------------------------------------------------------------------------------------------
