@@ -10,8 +10,8 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <string>
+#include <vector>
 
 #include "cpu/target.h"
 #include "torch/ops.h"
