@@ -113,3 +113,4 @@ def fill_part_with_ones(
         for start in range(0, 0 if local.is_meta else count, COORDINATES):
             numbers = torch.arange(start, min(start + COORDINATES, count))
             local[place.within(coordinates(numbers))] = 1
+    torch.autograd.graph.increment_version(tensor)  # which has a counter of its own

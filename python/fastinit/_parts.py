@@ -7,6 +7,7 @@ A part has the shape of the whole, so that every function sees the dimensions, f
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 Run = tuple[int, int]  # the first index and how many: of the whole, along one dimension
@@ -43,7 +45,7 @@ class Place:
         """What the operators' ``.part`` takes."""
         runs = list(chain.from_iterable(self.runs))
         return {
-            "shape": list(self.shape),
+            "shape": list(self.shape) or [1] * self.flat,  # without one, the tensor would be the whole
             "first": [first for first, _ in runs],
             "length": [length for _, length in runs],
         }
@@ -126,13 +128,16 @@ class Part(Tensor):
     ) -> Any:
         if func in (torch.ops.aten.fill_.Scalar, torch.ops.aten.fill_.Tensor, torch.ops.aten.zero_.default):
             func(args[0].local, *args[1:])
+            increment_version(args[0].local)
             return args[0]
         rule = rules().get(func)
         if rule is None:
             raise NotImplementedError(
                 f"{func.__name__} is not defined for a part of a tensor: use part.local, the tensor that is there"
             )
-        return rule(cls, func, types, args, kwargs or {})
+        result = rule(cls, func, types, args, kwargs or {})
+        increment_version(args[0].local)  # autograd has seen a change of the part, and not of this
+        return result
 
 
 def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | Sequence[Run]]) -> Part:
@@ -167,13 +172,15 @@ def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | S
     """
     if not isinstance(tensor, Tensor) or isinstance(tensor, kinds()):
         raise TypeError(f"part_of takes a plain tensor, not {type(tensor).__name__}")
-    shape = tuple(int(size) for size in shape)
-    flat = isinstance(offset, int) and len(shape) != 1
+    shape = tuple(map(operator.index, shape))
+    entries = listed(offset)
+    flat = entries is None and len(shape) != 1
+    if entries is None:
+        entries = [operator.index(offset)]  # type: ignore[arg-type]
     if flat and tensor.dim() != 1:
         raise ValueError(
             f"one row-major offset is for a flat tensor, but this one has shape {tuple(tensor.shape)}"
         )
-    entries: Sequence[Any] = [offset] if isinstance(offset, int) else offset
     sizes = [math.prod(shape)] if flat else shape
     if not (len(entries) == len(sizes) == tensor.dim()):
         raise ValueError(
@@ -182,12 +189,12 @@ def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | S
         )
     runs = []
     for d, (entry, here, size) in enumerate(zip(entries, tensor.shape, sizes, strict=True)):
+        pieces = listed(entry)
         mine = (
-            [(entry, here)]
-            if isinstance(entry, int)
-            else [(int(first), int(length)) for first, length in entry]
+            [(operator.index(entry), here)]
+            if pieces is None
+            else [(operator.index(first), operator.index(length)) for first, length in pieces]
         )
-        mine = merged(mine)
         ends = [0] + [first + length for first, length in mine]
         if (
             sum(length for _, length in mine) != here
@@ -195,8 +202,16 @@ def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | S
             or any(length < 0 or first < end for (first, length), end in zip(mine, ends, strict=False))
         ):
             raise ValueError(f"dimension {d}: {here} indices at offset {entry!r} do not lie within {size}")
-        runs.append(tuple(mine))
+        runs.append(tuple(merged(mine)))
     return Part(tensor.detach(), Place(shape, tuple(runs), flat))
+
+
+def listed(value: Any) -> list[Any] | None:
+    """What is in it; None if it is a number, or nothing at all."""
+    try:
+        return list(value)
+    except TypeError:
+        return None
 
 
 def merged(runs: Iterable[Run]) -> list[Run]:
@@ -255,7 +270,7 @@ def place_of(tensor: Any) -> Place:
     coordinate = mesh.get_coordinate()
     shape, here = tuple(tensor.shape), tuple(tensor._local_tensor.shape)
     if coordinate is None:
-        return Place(shape or (1,), (((0, 0),),), len(shape) != 1)
+        return Place(shape, (((0, 0),),), len(shape) != 1)
     try:
         for entry in tensor._spec.shard_order or ():
             if list(entry.mesh_dims) != sorted(entry.mesh_dims):
@@ -289,7 +304,7 @@ def split(
         elif type(placement) is Shard:
             runs[placement.dim] = chunks(runs[placement.dim], ranks)[rank]
         elif not isinstance(placement, Replicate):
-            raise ValueError(f"{placement} is not supported")
+            raise ValueError(f"{placement!r} is not supported")
     return Place(shape, tuple(tuple(merged(along)) for along in runs))
 
 

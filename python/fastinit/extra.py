@@ -60,10 +60,12 @@ def delta_orthogonal_(
                 centre = centre.select(2, index)
             matrix = drawn = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
         else:
-            centre, place = place.centre(memory, position)
+            centre, of_matrix = place.centre(memory, position)
             matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
-            drawn = _parts.Part(matrix, place)
+            drawn = _parts.Part(matrix, of_matrix)
         _kernels.orthogonal_(drawn, gain, generator, "delta_orthogonal_")
         _kernels.zero_(memory, "delta_orthogonal_")
         centre.copy_(matrix)
+    if place is not None:
+        torch.autograd.graph.increment_version(tensor)  # which has a counter of its own
     return tensor
