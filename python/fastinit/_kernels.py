@@ -59,6 +59,16 @@ def orthogonal_(tensor: Tensor, gain: float, source: Source, caller: str = "orth
         _C.orthogonal_(tensor, gain, source, caller)
 
 
+def orthogonal_part_(tensor: Tensor, place: _parts.Place, gain: float, source: Source, caller: str) -> None:
+    """Fill a tensor with its part of an orthogonal matrix."""
+    if is_dynamo_compiling():
+        with torch.no_grad():
+            key = torch.ops.fastinit.take_key(tensor, generator=source)
+            torch.ops.fastinit.orthogonal_.part(tensor, gain, **place.arguments, key=key)
+    else:
+        _C.orthogonal_(_parts.Part(tensor, place), gain, source, caller)
+
+
 def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
     """Take the key and fill with it, as two operators."""
     op = getattr(torch.ops.fastinit, name)

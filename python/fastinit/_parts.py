@@ -12,13 +12,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Parameter
 
 Run = tuple[int, int]  # the first index and how many: of the whole, along one dimension
@@ -40,7 +41,7 @@ class Place:
     runs: tuple[tuple[Run, ...], ...]
     flat: bool = False
 
-    @cached_property
+    @property
     def arguments(self) -> dict[str, list[int]]:
         """What the operators' ``.part`` takes."""
         runs = list(chain.from_iterable(self.runs))
@@ -268,14 +269,17 @@ def place_of(tensor: Any) -> Place:
     """
     mesh, placements = tensor.device_mesh, tensor.placements
     coordinate = mesh.get_coordinate()
-    shape, here = tuple(tensor.shape), tuple(tensor._local_tensor.shape)
+    # Numbers, where a compiler has symbols: it compiles for these sizes.
+    shape, here = (tuple(map(int, sizes)) for sizes in (tensor.shape, tensor._local_tensor.shape))
     if coordinate is None:
         return Place(shape, (((0, 0),),), len(shape) != 1)
     try:
         for entry in tensor._spec.shard_order or ():
-            if list(entry.mesh_dims) != sorted(entry.mesh_dims):
+            dims = entry.mesh_dims
+            if any(dim > following for dim, following in zip(dims, dims[1:], strict=False)):
                 raise ValueError(f"dimension {entry.tensor_dim} is not split in the order of the mesh")
-        place = split(shape, tuple(mesh.shape), placements, tuple(coordinate))
+        cut = split if is_dynamo_compiling() else split_before  # dynamo warns of caches
+        place = cut(shape, tuple(mesh.shape), placements, tuple(coordinate))
         if place.sizes() != here:
             raise ValueError(f"by its placements this rank holds {place.sizes()}, but its part is {here}")
     except ValueError as error:
@@ -286,7 +290,6 @@ def place_of(tensor: Any) -> Place:
     return place
 
 
-@lru_cache(maxsize=4096)
 def split(
     shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Any, ...], coordinate: tuple[int, ...]
 ) -> Place:
@@ -306,6 +309,9 @@ def split(
         elif not isinstance(placement, Replicate):
             raise ValueError(f"{placement!r} is not supported")
     return Place(shape, tuple(tuple(merged(along)) for along in runs))
+
+
+split_before = lru_cache(maxsize=4096)(split)
 
 
 def chunks(runs: Sequence[Run], count: int) -> list[list[Run]]:

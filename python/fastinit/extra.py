@@ -58,12 +58,13 @@ def delta_orthogonal_(
             centre = memory
             for index in position:
                 centre = centre.select(2, index)
-            matrix = drawn = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
         else:
-            centre, of_matrix = place.centre(memory, position)
-            matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
-            drawn = _parts.Part(matrix, of_matrix)
-        _kernels.orthogonal_(drawn, gain, generator, "delta_orthogonal_")
+            centre, place = place.centre(memory, position)
+        matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
+        if place is None:
+            _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
+        else:
+            _kernels.orthogonal_part_(matrix, place, gain, generator, "delta_orthogonal_")
         _kernels.zero_(memory, "delta_orthogonal_")
         centre.copy_(matrix)
     if place is not None:

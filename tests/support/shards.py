@@ -29,10 +29,10 @@ WORLD = 64  # ranks of the fake process group, more than any mesh has
 
 
 @contextmanager
-def fake_world() -> Iterator[None]:
+def fake_world(rank: int = 0, ranks: int = WORLD) -> Iterator[None]:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    dist.init_process_group("fake", rank=0, world_size=WORLD, store=FakeStore())
+    dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
     try:
         yield
     finally:
