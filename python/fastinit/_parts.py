@@ -55,22 +55,14 @@ class Place:
         """The shape of the tensor."""
         return tuple(sum(length for _, length in runs) for runs in self.runs)
 
-    def within(self, coordinates: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Where elements of the whole are in the tensor. Those that it does not hold are left out."""
-        if self.flat:
-            index = torch.zeros_like(coordinates[0])
-            for along, size in zip(coordinates, self.shape, strict=True):
-                index = index * size + along
-            coordinates = (index,)
-        places = []
-        for along, runs in zip(coordinates, self.runs, strict=True):
-            place = torch.full_like(along, -1)
-            starts = accumulate((length for _, length in runs), initial=0)
-            for (first, length), start in zip(runs, starts, strict=False):
-                place = torch.where((first <= along) & (along < first + length), along - first + start, place)
-            places.append(place)
-        held = torch.stack(places).amin(0) >= 0
-        return tuple(place[held] for place in places)
+    def along(self, dimension: int, index: Tensor) -> Tensor:
+        """Where indices of the whole along a dimension are in the tensor; negative for those that it does not hold."""
+        found = torch.full_like(index, -1)
+        runs = self.runs[dimension]
+        starts = accumulate((length for _, length in runs), initial=0)
+        for (first, length), start in zip(runs, starts, strict=False):
+            found = torch.where((first <= index) & (index < first + length), index - first + start, found)
+        return found
 
     def centre(self, local: Tensor, field: Sequence[int]) -> tuple[Tensor, Place]:
         """What the tensor, part of a convolution's weight, holds of the matrix at this position of the field."""
@@ -275,11 +267,9 @@ def place_of(tensor: Any) -> Place:
         return Place(shape, (((0, 0),),), len(shape) != 1)
     try:
         for entry in tensor._spec.shard_order or ():
-            dims = entry.mesh_dims
-            if any(dim > following for dim, following in zip(dims, dims[1:], strict=False)):
+            if list(entry.mesh_dims) != sorted(entry.mesh_dims):
                 raise ValueError(f"dimension {entry.tensor_dim} is not split in the order of the mesh")
-        cut = split if is_dynamo_compiling() else split_before  # dynamo warns of caches
-        place = cut(shape, tuple(mesh.shape), placements, tuple(coordinate))
+        place = split(shape, tuple(mesh.shape), placements, tuple(coordinate))
         if place.sizes() != here:
             raise ValueError(f"by its placements this rank holds {place.sizes()}, but its part is {here}")
     except ValueError as error:
@@ -290,6 +280,7 @@ def place_of(tensor: Any) -> Place:
     return place
 
 
+@lru_cache(maxsize=4096)
 def split(
     shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Any, ...], coordinate: tuple[int, ...]
 ) -> Place:
@@ -311,9 +302,6 @@ def split(
     return Place(shape, tuple(tuple(merged(along)) for along in runs))
 
 
-split_before = lru_cache(maxsize=4096)(split)
-
-
 def chunks(runs: Sequence[Run], count: int) -> list[list[Run]]:
     """Cut a list of runs as ``torch.chunk`` cuts a dimension: all of one size but for the last ones."""
     total = sum(length for _, length in runs)
@@ -329,6 +317,32 @@ def chunks(runs: Sequence[Run], count: int) -> list[list[Run]]:
 
 
 # ---- The operators' rules ----------------------------------------------------------------------------------
+
+
+# Functions that write to what is here of a tensor. A compiler cannot follow them: that is memory of the tensor, and for it
+# another tensor. So it gets them as operators. By name: the schema and the function.
+functions: dict[str, tuple[str, Callable[..., None]]] = {}
+library = torch.library.Library("fastinit", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def operator_of_parts(schema: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function of a part an operator for compilers. Keyword arguments are not for them."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        name = schema.partition("(")[0]
+        functions[name] = schema, function
+
+        def call(tensor: Tensor, *arguments: Any) -> None:
+            if is_dynamo_compiling():
+                prepare_to_compile()
+                with torch.no_grad():
+                    getattr(torch.ops.fastinit, name)(tensor, *arguments)
+            else:
+                function(tensor, *arguments)
+
+        return call
+
+    return decorate
 
 
 @cache
@@ -347,7 +361,13 @@ def rules() -> dict[Any, Callable[..., Any]]:
 
         return fill
 
+    def calling(function: Callable[..., None]) -> Callable[..., None]:
+        return lambda cls, func, types, args, kwargs: function(*args)
+
     found: dict[Any, Callable[..., Any]] = {torch.ops.fastinit.take_key.default: take_key}
+    for name, (schema, function) in functions.items():
+        library.define(schema)  # type: ignore[no-untyped-call]
+        found[getattr(torch.ops.fastinit, name).default] = calling(function)
     for name in DRAWING:
         op = getattr(torch.ops.fastinit, name)
         found[op.default] = found[op.key] = filling(op)

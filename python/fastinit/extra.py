@@ -50,23 +50,18 @@ def delta_orthogonal_(
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
     position = [(size - 1) // 2 for size in field]
-    memory, place = _parts.here(tensor)
-    _kernels.require_writable("delta_orthogonal_", memory)
+    if _parts.is_part(tensor):
+        source = _kernels.source_of_part(tensor, generator)
+        _kernels.delta_orthogonal_part_(tensor, position, gain, source)
+        return tensor
+    _kernels.require_writable("delta_orthogonal_", tensor)
     # The matrix first: should an argument be wrong, nothing has been written yet.
     with torch.no_grad():
-        if place is None:
-            centre = memory
-            for index in position:
-                centre = centre.select(2, index)
-        else:
-            centre, place = place.centre(memory, position)
-        matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
-        if place is None:
-            _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
-        else:
-            _kernels.orthogonal_part_(matrix, place, gain, generator, "delta_orthogonal_")
-        _kernels.zero_(memory, "delta_orthogonal_")
+        matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
+        _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
+        _kernels.zero_(tensor, "delta_orthogonal_")
+        centre = tensor
+        for index in position:
+            centre = centre.select(2, index)
         centre.copy_(matrix)
-    if place is not None:
-        torch.autograd.graph.increment_version(tensor)  # which has a counter of its own
     return tensor
