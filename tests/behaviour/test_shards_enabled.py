@@ -1,7 +1,10 @@
 """fastinit.enabled() on DTensors and parts: functions, methods, reports."""
 
+import os
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -157,3 +160,17 @@ def test_the_error_of_a_block_comes_first() -> None:
     """Ranks are not compared then: others may have come to the end, or wait elsewhere."""
     with pytest.raises(KeyError), fastinit.enabled(check_ranks=dist.group.WORLD):
         raise KeyError
+
+
+def test_plain_tensors_do_not_load_dtensor() -> None:
+    """That takes a second."""
+    program = """
+import sys, torch, fastinit
+with fastinit.enabled():
+    torch.nn.Linear(3, 4)
+fastinit.eye_(torch.nn.Parameter(torch.empty(3, 4)))
+fastinit.part_of(torch.empty(2), (4,), (0,))
+assert "torch.distributed.tensor" not in sys.modules
+"""
+    settings = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, **settings}, check=True, timeout=300)

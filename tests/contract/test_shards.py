@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec, ShardOrderEntry, TensorMeta
 from torch.distributed.tensor.debug import CommDebugMode
+from torch.distributed.tensor.placement_types import _StridedShard
 
 import fastinit
 from shards import (
@@ -131,6 +133,27 @@ def test_what_nobody_can_place_is_refused(what: str, name: str) -> None:
     assert torch.equal(torch.default_generator.get_state(), before), "a key was taken"
 
 
+def test_what_fsdp_leaves_on_uneven_tensor_parallel_layers() -> None:
+    """Seven rows in four and three, each in three parts: placements that promise the last row to another rank."""
+    mesh, placements = mesh_of((3, 2)), (_StridedShard(0, split_factor=2), Shard(0))
+    call = Call("normal_", (), (7, 4), torch.float32, 0, False)
+    values, _ = call.whole()
+    refused = []
+    for fsdp, tensor_parallel in everywhere(mesh):
+        expected = values.chunk(2)[tensor_parallel].tensor_split([2, 4] if tensor_parallel == 0 else [1, 2])[
+            fsdp
+        ]
+        tensor = dtensor(torch.empty_like(expected), mesh, placements, (7, 4))
+        try:
+            call(tensor)
+        except RuntimeError as error:
+            assert "by its placements this rank holds" in str(error)
+            refused.append((fsdp, tensor_parallel))
+        else:
+            assert torch.equal(tensor._local_tensor, expected), (fsdp, tensor_parallel)
+    assert refused == [(2, 0), (2, 1)]
+
+
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if FUNCTIONS[name].random])
 def test_wrong_arguments_are_refused_as_for_the_whole(name: str) -> None:
     """Before anything is written, and before a key is taken, on the ranks that hold nothing too."""
@@ -169,3 +192,23 @@ def test_a_rank_outside_of_the_mesh(name: str) -> None:
     finally:
         mesh._coordinate_on_dim = (0, 0)
     assert local.shape == (0,)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_modes(name: str) -> None:
+    """Inference tensors have no version, fake ones no memory, and those on meta draw nothing."""
+    needs_parts(name)
+    call, mesh, placements = default_call(name, shape_for(name)), mesh_of((2, 2)), (Shard(0), Shard(1))
+    whole, state = call.whole()
+    expected = cut(whole, mesh, placements)
+    with torch.inference_mode():
+        tensor = dtensor(torch.empty(expected.shape), mesh, placements, call.shape)
+        assert torch.equal(call(tensor), state)
+        assert_part(tensor._local_tensor, expected, call)
+    with FakeTensorMode():
+        call(dtensor(torch.empty(expected.shape), mesh, placements, call.shape))
+    untouched = torch.Generator().manual_seed(call.seed).get_state()
+    with torch.device("meta"):
+        assert torch.equal(
+            call(dtensor(torch.empty(expected.shape), mesh, placements, call.shape)), untouched
+        )
