@@ -71,6 +71,15 @@ def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: So
             op.key(tensor, *numbers, key=key)
 
 
+def take_key(tensor: Tensor, generator: Source) -> Key:
+    """Take one key for several fills, as a fill of this tensor would take it."""
+    if isinstance(generator, Key):
+        return generator
+    if not is_dynamo_compiling():
+        _parts.prepare(tensor)
+    return Key(torch.ops.fastinit.take_key(tensor, generator=generator))
+
+
 def fill_(tensor: Tensor, value: float, caller: str) -> None:
     if is_dynamo_compiling():
         with torch.no_grad():

@@ -69,6 +69,26 @@ class Place:
         held = torch.stack(places).amin(0) >= 0
         return tuple(place[held] for place in places)
 
+    def narrow(self, local: Tensor, dim: int, first: int, length: int) -> tuple[Tensor, Place]:
+        """What the tensor holds of the whole's indices from ``first`` on along one dimension."""
+        if self.flat:
+            if dim != 0:
+                raise ValueError("a flat partition has no pieces along other dimensions than the first")
+            row = math.prod(self.shape[1:])
+            first, length, dim = first * row, length * row, 0
+        runs, start = [], -1
+        at = 0
+        for begin, size in self.runs[dim]:
+            low, high = max(begin, first), min(begin + size, first + length)
+            if low < high:
+                runs.append((low, high - low))
+                start = at + low - begin if start < 0 else start
+            at += size
+        runs = runs or [(0, 0)]
+        held = sum(size for _, size in runs)
+        here = (*self.runs[:dim], tuple(runs), *self.runs[dim + 1 :])
+        return local.narrow(dim, max(start, 0), held), Place(self.shape, here, self.flat)
+
     def centre(self, local: Tensor, field: Sequence[int]) -> tuple[Tensor, Place]:
         """What the tensor, part of a convolution's weight, holds of the matrix at this position of the field."""
         outputs, inputs, *sizes = self.shape
@@ -133,6 +153,14 @@ class Part(Tensor):
                 f"{func.__name__} is not defined for a part of a tensor: use part.local, the tensor that is there"
             )
         return rule(cls, func, types, args, kwargs or {})
+
+
+def piece(tensor: Tensor, dim: int, first: int, length: int) -> Part:
+    """A piece of a tensor, or of a part, as a part of the same whole."""
+    local, place = here(tensor)
+    if place is None:
+        place = Place(tuple(tensor.shape), tuple(((0, size),) for size in tensor.shape))
+    return Part(*place.narrow(local.detach(), dim, first, length))
 
 
 def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | Sequence[Run]]) -> Part:
