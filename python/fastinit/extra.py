@@ -392,7 +392,7 @@ def _scaled(
         fill(tensor, stds[0], generator)
         return tensor
     pieces = layout.pieces(tensor.shape)
-    key = _kernels.take_key(tensor, generator)
+    key = _kernels.take_key(tensor, generator, "variance_scaling_")
     first = 0
     for std, (dim, size) in zip(stds, pieces, strict=True):
         fill(_parts.piece(tensor, dim, first, size), std, key)

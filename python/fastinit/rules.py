@@ -94,7 +94,9 @@ class Rules:
         matches = list(self.match(model))
         without = [match.name for match in matches if match.fill is None]
         if without:
-            raise ValueError("no rule matches " + ", ".join(without) + " (Rules(..., default=) would fill them)")
+            raise ValueError(
+                "no rule matches " + ", ".join(without) + " (Rules(..., default=) would fill them)"
+            )
         used = {match.rule for match in matches}
         for number, (pattern, _) in enumerate(self.rules):
             if number not in used:
@@ -109,7 +111,9 @@ class Rules:
 
     def match(self, model: nn.Module) -> Iterator[Match]:
         """Yield each parameter with its rule, in the order of ``named_parameters()``."""
-        owners = {id(p): module for module in model.modules() for p in module._parameters.values() if p is not None}
+        owners = {
+            id(p): module for module in model.modules() for p in module._parameters.values() if p is not None
+        }
         for original, parameter in model.named_parameters():
             name, owner = canonical_name(original), owners[id(parameter)]
             for number, (pattern, fill) in enumerate(self.rules):
@@ -128,7 +132,8 @@ class Rules:
             rows.append((match.name, str(tuple(match.parameter.shape)), rule, what))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         return "\n".join(
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+            for row in rows
         )
 
     # ---- Rules that are in use --------------------------------------------------------------------------------
@@ -224,7 +229,9 @@ def check(pattern: Any) -> None:
         return
     if isinstance(pattern, tuple) and len(pattern) == 2 and isinstance(pattern[1], str):
         return check(pattern[0])
-    raise TypeError(f"a pattern is a glob, a regular expression, a type of module or (type, glob), not {pattern!r}")
+    raise TypeError(
+        f"a pattern is a glob, a regular expression, a type of module or (type, glob), not {pattern!r}"
+    )
 
 
 def fits(pattern: Pattern, name: str, owner: nn.Module) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import fastinit
-from fastinit import extra
+from fastinit import _C, extra
 from fastinit._fans import Layout
 
 FILLS = [name for name in extra.__all__ if name.endswith("_")]
@@ -174,6 +174,16 @@ def test_splits_take_one_key_and_the_values_of_the_whole() -> None:
     )
     assert torch.allclose(w, whole * stds.double()[:, None], rtol=1e-6)
     assert torch.equal(first.get_state(), second.get_state())
+
+
+def test_splits_take_their_key_by_name() -> None:
+    layer = nn.Linear(8, 30, bias=False)
+    with fastinit.keys_by_name(layer, seed=5) as names:
+        extra.xavier_normal_(layer.weight, splits=(10, 20))
+    assert names.fills == {"weight": 1}
+    key = _C.Key(fastinit.key_of_name(5, "weight"))
+    expected = extra.xavier_normal_(torch.empty(30, 8), splits=(10, 20), generator=key)  # type: ignore[arg-type]
+    assert torch.equal(layer.weight, expected)
 
 
 def test_splits_of_a_part_are_those_of_the_whole() -> None:

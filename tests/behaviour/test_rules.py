@@ -64,7 +64,9 @@ def test_the_first_match_wins() -> None:
 def test_parameters_without_a_rule_are_an_error_and_nothing_is_filled() -> None:
     parts = model()
     before = {name: p.clone() for name, p in parts.named_parameters()}
-    with pytest.raises(ValueError, match=r"no rule matches second\.0\.weight, second\.1\.weight, table\.weight \("):
+    with pytest.raises(
+        ValueError, match=r"no rule matches second\.0\.weight, second\.1\.weight, table\.weight \("
+    ):
         Rules([("*.bias", fastinit.zeros_), ("first.*", fastinit.normal_)]).apply_(parts)
     assert all(torch.equal(p, before[name]) for name, p in parts.named_parameters())
 
@@ -121,7 +123,10 @@ def test_a_seed_makes_values_independent_of_the_rest() -> None:
 
 def test_explain() -> None:
     rules = Rules(
-        [((nn.Linear, "weight"), partial(fastinit.kaiming_normal_, nonlinearity="relu")), (nn.LayerNorm, value(1.0))],
+        [
+            ((nn.Linear, "weight"), partial(fastinit.kaiming_normal_, nonlinearity="relu")),
+            (nn.LayerNorm, value(1.0)),
+        ],
         default=fastinit.zeros_,
     )
     lines = [re.split(r"  +", line) for line in rules.explain(model()).splitlines()]
@@ -163,7 +168,11 @@ def test_llama_is_that_of_torchtitan(depth_init: bool) -> None:
     transformers = pytest.importorskip("transformers")
     layers, dim = 3, 96
     config = transformers.LlamaConfig(
-        hidden_size=dim, intermediate_size=256, num_hidden_layers=layers, num_attention_heads=4, vocab_size=500
+        hidden_size=dim,
+        intermediate_size=256,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        vocab_size=500,
     )
     ours, theirs = (transformers.LlamaForCausalLM(config) for _ in range(2))
     Rules.llama(layers, dim, depth_init).apply_(ours)
