@@ -60,11 +60,11 @@ class Rules:
         ... ])
         >>> _ = rules.apply_(model, seed=0)
         >>> print(rules.explain(model))
-        parameter  shape   rule         filled by
-        0.weight   (8, 4)  '*.weight'   normal_(std=0.02)
-        0.bias     (8,)    '*.bias'     zeros_()
-        1.weight   (8,)    LayerNorm    ones_()
-        1.bias     (8,)    '*.bias'     zeros_()
+        parameter  shape   rule        filled by
+        0.weight   (8, 4)  '*.weight'  normal_(std=0.02)
+        0.bias     (8,)    '*.bias'    zeros_()
+        1.weight   (8,)    LayerNorm   ones_()
+        1.bias     (8,)    '*.bias'    zeros_()
     """
 
     def __init__(self, rules: Iterable[tuple[Pattern, Fill]], *, default: Fill | None = None) -> None:
