@@ -23,40 +23,53 @@ Source = Generator | Key | None
 # A compiler may drop a fill that nobody reads, but not the key that it takes: every later fill depends on that.
 torch.library._register_effectful_op("fastinit::take_key", EffectType.ORDERED)
 
+# While a block of keys_by_name is open anywhere: what gives a fill its source, and calls it.
+named: Callable[[Callable[..., None], Tensor, tuple[float, ...], Source, str], None] | None = None
+
 
 def uniform_(tensor: Tensor, a: float, b: float, source: Source, caller: str = "uniform_") -> None:
     if is_dynamo_compiling():
         _traced("uniform_", tensor, (a, b), source)
-    else:
+    elif named is None:
         _C.uniform_(tensor, a, b, source, caller)
+    else:
+        named(_C.uniform_, tensor, (a, b), source, caller)
 
 
 def normal_(tensor: Tensor, mean: float, std: float, source: Source, caller: str = "normal_") -> None:
     if is_dynamo_compiling():
         _traced("normal_", tensor, (mean, std), source)
-    else:
+    elif named is None:
         _C.normal_(tensor, mean, std, source, caller)
+    else:
+        named(_C.normal_, tensor, (mean, std), source, caller)
 
 
 def trunc_normal_(tensor: Tensor, mean: float, std: float, a: float, b: float, source: Source) -> None:
     if is_dynamo_compiling():
         _traced("trunc_normal_", tensor, (mean, std, a, b), source)
-    else:
+    elif named is None:
         _C.trunc_normal_(tensor, mean, std, a, b, source)
+    else:
+        named(_C.trunc_normal_, tensor, (mean, std, a, b), source, "trunc_normal_")
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float, source: Source) -> None:
     if is_dynamo_compiling():
         _traced("sparse_", tensor, (sparsity, std), source)
-    else:
+    elif named is None:
         _C.sparse_(tensor, sparsity, std, source)
+    else:
+        named(_C.sparse_, tensor, (sparsity, std), source, "sparse_")
 
 
 def orthogonal_(tensor: Tensor, gain: float, source: Source, caller: str = "orthogonal_") -> None:
     if is_dynamo_compiling():
         _traced("orthogonal_", tensor, (gain,), source)
-    else:
+    elif named is None:
         _C.orthogonal_(tensor, gain, source, caller)
+    else:
+        named(_C.orthogonal_, tensor, (gain,), source, caller)
 
 
 def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
@@ -69,6 +82,25 @@ def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: So
         else:
             key = torch.ops.fastinit.take_key(tensor, generator=generator)
             op.key(tensor, *numbers, key=key)
+
+
+def take_key(tensor: Tensor, source: Source, caller: str) -> Key:
+    """Take one key for several fills, as a fill of this tensor would take it."""
+    taken: list[Key] = []
+
+    def take(tensor: Tensor, source: Source, caller: str) -> None:
+        if not is_dynamo_compiling():
+            _parts.prepare(tensor)
+        key = (
+            source if isinstance(source, Key) else Key(torch.ops.fastinit.take_key(tensor, generator=source))
+        )
+        taken.append(key)
+
+    if named is None or is_dynamo_compiling():
+        take(tensor, source, caller)
+    else:
+        named(take, tensor, (), source, caller)
+    return taken[0]
 
 
 def fill_(tensor: Tensor, value: float, caller: str) -> None:

@@ -64,6 +64,26 @@ class Place:
             found = torch.where((first <= index) & (index < first + length), index - first + start, found)
         return found
 
+    def narrow(self, local: Tensor, dim: int, first: int, length: int) -> tuple[Tensor, Place]:
+        """What the tensor holds of the whole's indices from ``first`` on along one dimension."""
+        if self.flat:
+            if dim != 0:
+                raise ValueError("a flat partition has no pieces along other dimensions than the first")
+            row = math.prod(self.shape[1:])
+            first, length, dim = first * row, length * row, 0
+        runs, start = [], -1
+        at = 0
+        for begin, size in self.runs[dim]:
+            low, high = max(begin, first), min(begin + size, first + length)
+            if low < high:
+                runs.append((low, high - low))
+                start = at + low - begin if start < 0 else start
+            at += size
+        runs = runs or [(0, 0)]
+        held = sum(size for _, size in runs)
+        here = (*self.runs[:dim], tuple(runs), *self.runs[dim + 1 :])
+        return local.narrow(dim, max(start, 0), held), Place(self.shape, here, self.flat)
+
     def centre(self, local: Tensor, field: Sequence[int]) -> tuple[Tensor, Place]:
         """What the tensor, part of a convolution's weight, holds of the matrix at this position of the field."""
         outputs, inputs, *sizes = self.shape
@@ -131,6 +151,14 @@ class Part(Tensor):
         result = rule(cls, func, types, args, kwargs or {})
         increment_version(args[0].local)  # autograd has seen a change of the part, and not of this
         return result
+
+
+def piece(tensor: Tensor, dim: int, first: int, length: int) -> Part:
+    """A piece of a tensor, or of a part, as a part of the same whole."""
+    local, place = here(tensor)
+    if place is None:
+        place = Place(tuple(tensor.shape), tuple(((0, size),) for size in tensor.shape))
+    return Part(*place.narrow(local.detach(), dim, first, length))
 
 
 def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | Sequence[Run]]) -> Part:
