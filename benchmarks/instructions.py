@@ -10,7 +10,6 @@ Needs nvcc, and nvdisasm (of the CUDA toolkit, or of the package nvidia-cuda-nvd
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import shutil
@@ -212,7 +211,9 @@ def disassemble(architecture: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--arch", default="90", help="such as 100; default: %(default)s")
-    parser.add_argument("--kinds", metavar="REGEX", help="of these kernels, also how many of which instruction")
+    parser.add_argument(
+        "--kinds", metavar="REGEX", help="of these kernels, also how many of which instruction"
+    )
     parser.add_argument("--sass", type=Path, help="a disassembly that there is already")
     args = parser.parse_args()
     text = args.sass.read_text() if args.sass else disassemble(args.arch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -215,7 +216,11 @@ def quick() -> Iterator[Row]:
 # ---- On a GPU ----------------------------------------------------------------------------------------------
 
 # torch 2.11 inverts the error function to draw trunc_normal_; newer ones reject over whole tensors.
-TRUNCATED_RATIO = 2.5 if torch.__version__ < "2.12" else 10.0
+INVERTS = "erfinv" in inspect.getsource(torch.nn.init._no_grad_trunc_normal_)
+TRUNCATED_RATIO = 2.5 if INVERTS else 10.0
+TORCH_TRUNCATES = replace(
+    TRUNCATED, name=f"{TRUNCATED.name} (torch {'inverts erf' if INVERTS else 'rejects'})"
+)
 WIDE, HIDDEN, WORDS = 4096, 14336, 128256  # a decoder of 8 billion parameters, with grouped queries
 LAYER = (
     (WIDE, WIDE),
@@ -243,8 +248,8 @@ def cuda(device: str = "cuda", scale: int = 1) -> Iterator[Row]:
         (UNIFORM, "bfloat16", 1.2, 0.65),
         (NORMAL, "float32", 1.2, 0.78),
         (NORMAL, "bfloat16", 1.2, 0.4),
-        (TRUNCATED, "float32", TRUNCATED_RATIO, 0.5),
-        (TRUNCATED, "bfloat16", TRUNCATED_RATIO, 0.25),
+        (TORCH_TRUNCATES, "float32", TRUNCATED_RATIO, 0.5),
+        (TORCH_TRUNCATES, "bfloat16", TRUNCATED_RATIO, 0.25),
     ):
         yield row(case, matrix(2**30 // scale), dtype, ratio, share)
         for k in (20, 24):
