@@ -34,6 +34,7 @@ OPS = {
     "15TruncatedNormal": "trunc_normal_",
     "6Sparse": "sparse_",
 }
+BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 PROPOSALS = ("normal", "uniform", "exponential")
 
 
@@ -44,13 +45,29 @@ class Gpu(NamedTuple):
     stores: float  # bytes a second that a plain fill is assumed to reach
 
 
-# Boost clocks and peak bandwidths as NVIDIA states them: 3.35, 4.8 and 8 TB/s; stores are taken to reach 87 % of that.
-GPUS = (
-    Gpu("H100 SXM", 132, 1.755, 2.9e12),
-    Gpu("H200 SXM", 132, 1.755, 4.2e12),
-    Gpu("B200", 148, 1.85, 6.9e12),
-)
+# Clocks and peak bandwidths as NVIDIA states them: 3.35, 4.8 and 8 TB/s, of which stores are taken to reach 87 %.
+GPUS = {
+    "90": (Gpu("H100", 132, 1.755, 2.9e12), Gpu("H200", 132, 1.755, 4.2e12)),
+    "100": (Gpu("B200", 148, 1.85, 6.9e12),),
+}
 THREADS_A_CLOCK = 128  # of a multiprocessor: four schedulers, a warp each
+# What a multiprocessor does for 64 threads a clock, by the CUDA programming guide's table of throughputs.
+HALF_RATE = (
+    "LOP3",
+    "SHF",
+    "FMNMX",
+    "I2F",
+    "IADD3",
+    "VIADD",
+    "ISETP",
+    "FSETP",
+    "FSEL",
+    "SEL",
+    "PRMT",
+    "LEA",
+    "F2F",
+)
+VALUES = 2**30
 
 
 @dataclass
@@ -116,8 +133,8 @@ def loops_of(blocks: list[Block]) -> list[tuple[int, frozenset[int]]]:
     return [(head, frozenset(found)) for head, found in members.items()]
 
 
-def shortest(blocks: list[Block], inside: frozenset[int], start: int, end: int) -> list[int]:
-    """The blocks after `start` up to `end` on the way with the fewest instructions."""
+def shortest(blocks: list[Block], inside: frozenset[int], start: int, end: int) -> list[int] | None:
+    """The blocks after `start` up to `end` on the way with the fewest instructions; None if there is no way."""
     best: dict[int, tuple[int, list[int]]] = {start: (0, [])}
     todo = [start]
     done: set[int] = set()
@@ -136,7 +153,7 @@ def shortest(blocks: list[Block], inside: frozenset[int], start: int, end: int) 
             if there not in best or cost < best[there][0] or (there == start == end and not best[there][1]):
                 best[there] = (cost, [*best[here][1], there])
                 todo.append(there)
-    return best[end][1]
+    return best[end][1] if end in best else None
 
 
 class Count(NamedTuple):
@@ -149,6 +166,24 @@ class Count(NamedTuple):
     @property
     def a_value(self) -> float:
         return self.instructions.total() / self.values
+
+    @property
+    def integers(self) -> float:
+        """Instructions a value for the units that take two clocks for a warp."""
+        return sum(n for name, n in self.instructions.items() if name.startswith(HALF_RATE)) / self.values
+
+
+def prediction(counted: Count, gpu: Gpu) -> str:
+    """A line of the table in docs/gpu.md."""
+    clocks = gpu.multiprocessors * gpu.gigahertz * 1e9 / VALUES
+    bounds = {
+        "issue": counted.a_value / THREADS_A_CLOCK / clocks,
+        "integers": 2 * counted.integers / THREADS_A_CLOCK / clocks,
+        "stores": VALUES * BYTES[counted.dtype] / gpu.stores,
+    }
+    bound = max(bounds, key=lambda name: bounds[name])
+    times = " | ".join(f"{1e3 * seconds:.2f} ms" for seconds in bounds.values())
+    return f"| {gpu.name} | {times} | {bound} | {bounds['stores'] / bounds[bound]:.2f} |"
 
 
 def kernels(disassembly: str) -> Iterator[tuple[str, list[str]]]:
@@ -183,7 +218,10 @@ def count(name: str, lines: list[str]) -> Count | None:
         if stop == head and here == head and path:
             break
         if stop != here or stop == head:
-            path += shortest(blocks, members, here, stop)
+            way = shortest(blocks, members, here, stop)
+            if way is None:  # the stores are not on one path
+                return None
+            path += way
         here = stop
     taken = Counter(operation(line) for i in path for line in blocks[i].instructions)
     return Count(
@@ -214,12 +252,18 @@ def main() -> None:
     parser.add_argument(
         "--kinds", metavar="REGEX", help="of these kernels, also how many of which instruction"
     )
+    parser.add_argument(
+        "--predict", action="store_true", help="what that means on devices of this architecture"
+    )
     parser.add_argument("--sass", type=Path, help="a disassembly that there is already")
     args = parser.parse_args()
     text = args.sass.read_text() if args.sass else disassemble(args.arch)
     for counted in sorted(filter(None, (count(*kernel) for kernel in kernels(text)))):
         what = " ".join(filter(None, (counted.op, counted.proposal, counted.dtype)))
         print(f"{what:40}{counted.a_value:8.2f} instructions a value, {counted.values} values a round")
+        if args.predict:
+            for gpu in GPUS.get(args.arch, ()):
+                print(prediction(counted, gpu))
         if args.kinds and re.search(args.kinds, what):
             for name, times in counted.instructions.most_common():
                 print(f"    {name:30}{times / counted.values:8.3f}")

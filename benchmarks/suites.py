@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.cases import (
     AVX2,
+    BY_KEY,
     FASTINIT,
     FILL,
     JAX,
@@ -236,9 +237,9 @@ DECODER = ((WORDS, WIDE), *(LAYER * 32), (WORDS, WIDE))
 
 def cuda(device: str = "cuda", scale: int = 1) -> Iterator[Row]:
     """What the GPU's kernels were built for. `scale` divides the sizes, for a rehearsal elsewhere."""
-    sides = (FILL, TORCH, FASTINIT)
 
     def row(case: Case, shape: Shape, dtype: str, ratio: float, share: float = 0, **more: Any) -> Row:
+        sides = more.pop("sides", (FILL, TORCH, FASTINIT))
         wanted = [Faster("fastinit", "torch", ratio)] + [Faster("fastinit", "fill_", share)] * (share > 0)
         requirements = (*wanted, *more.pop("and_more", ()))
         return Row("cuda", case, shape, dtype, sides=sides, requirements=requirements, device=device, **more)
@@ -259,7 +260,7 @@ def cuda(device: str = "cuda", scale: int = 1) -> Iterator[Row]:
     yield row(ORTHOGONAL, (side, side), "float32", 10)
     yield row(ORTHOGONAL, (2 * side, 2 * side), "float32", 10)
     small = ManyCase("normal_", name="normal_, 1,000 tensors", shapes=((64, 64),) * 1000)
-    yield row(small, small.shape(), "float32", 1.0)
+    yield row(small, small.shape(), "float32", 1.0, sides=(FILL, TORCH, FASTINIT, BY_KEY))
     layers = DECODER if scale == 1 else ((side, 64),) * 9
     model = ManyCase("normal_", {"std": 0.02}, "normal_, 8 G parameters", shapes=layers)
     yield row(model, model.shape(), "bfloat16", 1.5, and_more=(AtMost("fastinit", "median", 0.04),))

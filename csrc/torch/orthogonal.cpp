@@ -245,7 +245,7 @@ void accumulate_native(const Tensor& q, int64_t cols, double gain) {
 
 std::atomic<bool> torch_multiplies{false};
 
-// Where cuBLASLt is preferred, torch 2.11 to 2.15 ask the switch to TF32 and not the guard.
+// Where cuBLASLt is preferred, torch asks the switch to TF32 and not the guard (bgemm_internal_cublaslt in CUDABlas.cpp).
 bool tf32_without_guard(const Tensor& q) {
   at::Context& context = at::globalContext();
   return q.is_cuda() && q.scalar_type() == at::kFloat &&

@@ -364,8 +364,9 @@ def test_a_rehearsal_with_little_at_hand(tmp_path):
     )
     assert written["commit"] == "some" and written["machine"]["cores"] >= 1
     (rows,) = tmp_path.glob("*-cuda-rehearsal.json")
-    cases = {row["case"] for row in json.loads(rows.read_text())["rows"]}
-    assert {"normal_, 1,000 tensors", suites.TORCH_TRUNCATES.name} <= cases
+    sides = {row["case"]: row["sides"] for row in json.loads(rows.read_text())["rows"]}
+    assert {"normal_, 1,000 tensors", suites.TORCH_TRUNCATES.name} <= sides.keys()
+    assert "median" in sides["normal_, 1,000 tensors"]["fastinit by key"]
 
 
 class Device:

@@ -128,6 +128,30 @@ def test_arithmetic_is_ieee_s(build):
     }
 
 
+def test_instructions_are_counted_along_the_path_that_stores():
+    """What docs/gpu.md counts: the loop from one round to the next, without the branch for rare cases."""
+    instructions = pytest.importorskip("benchmarks.instructions", reason="run from the repository's root")
+    lines = [
+        "/*0000*/ MOV R1, R2 ;",
+        ".L_x_1:",
+        "/*0010*/ LOP3.LUT R1, R2, R3, RZ, 0x3c, !PT ;",
+        "/*0020*/ @!P0 BRA `(.L_x_2) ;",
+        "/*0030*/ FADD R4, R4, R1 ;",
+        "/*0040*/ FADD R4, R4, R1 ;",
+        ".L_x_2:",
+        "/*0050*/ STG.E.128 desc[UR8][R2.64], R4 ;",
+        "/*0060*/ @P1 BRA `(.L_x_1) ;",
+        "/*0070*/ EXIT ;",
+    ]
+    counted = instructions.count("11elementwiseINS0_10ContiguousIfLi1EEENS_6NormalIfEEE", lines)
+    assert (counted.op, counted.dtype, counted.values) == ("normal_", "float32", 4)
+    assert counted.instructions == {"LOP3.LUT": 1, "BRA": 2, "STG.E.128": 1}
+    assert counted.a_value == 1 and counted.integers == 0.25
+    lines[3] = "/*0020*/ NOP ;"
+    counted = instructions.count("11elementwiseINS0_10ContiguousIfLi1EEENS_6NormalIfEEE", lines)
+    assert counted.instructions["FADD"] == 2
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Launches
 
