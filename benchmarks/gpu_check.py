@@ -30,7 +30,8 @@ from typing import Any
 
 # Not benchmarks.machine, which needs the extension: it may have to be built first.
 ROOT = Path(__file__).resolve().parents[1]
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail", "20")
+# Warnings are no errors here: an unknown machine's packages have their own, some on import.
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail", "20", "-W", "default")
 CUDA_TESTS = "tests/contract/test_cuda.py"
 HOST_TESTS = "tests/contract/test_cuda_on_host.py"
 # Few tests, but with whole tiles, partial and shifted ones, and every way to share memory between threads.
