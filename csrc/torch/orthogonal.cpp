@@ -31,6 +31,7 @@
 #include <ATen/TensorUtils.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <type_traits>
@@ -242,12 +243,33 @@ void accumulate_native(const Tensor& q, int64_t cols, double gain) {
   accumulate(Native<T>(m, n, block), matrix, cols, gain, block);
 }
 
+std::atomic<bool> torch_multiplies{false};
+
+// Where cuBLASLt is preferred, torch asks the switch to TF32 and not the guard (bgemm_internal_cublaslt in CUDABlas.cpp).
+bool tf32_without_guard(const Tensor& q) {
+  at::Context& context = at::globalContext();
+  return q.is_cuda() && q.scalar_type() == at::kFloat &&
+         context.float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
+             at::Float32Precision::TF32 &&
+         context.blasPreferredBackend() == at::BlasBackend::Cublaslt;
+}
+
 void accumulate(const Tensor& q, int64_t cols, double gain) {
   if (cols == 0) return;
-  if (q.is_cpu() && q.scalar_type() == at::kFloat) return accumulate_native<float>(q, cols, gain);
-  if (q.is_cpu() && q.scalar_type() == at::kDouble) return accumulate_native<double>(q, cols, gain);
+  if (q.is_cpu() && !torch_multiplies) {
+    if (q.scalar_type() == at::kFloat) return accumulate_native<float>(q, cols, gain);
+    if (q.scalar_type() == at::kDouble) return accumulate_native<double>(q, cols, gain);
+  }
+  if (tf32_without_guard(q)) {
+    const Tensor wide = q.to(at::kDouble);
+    accumulate(wide, cols, gain);
+    q.copy_(wide);
+    return;
+  }
   // The switch to TF32 is global, but this guard is the thread's own. Complex products on the CPU have no such switch.
   const at::NoTF32Guard full_precision;
+  // torch.autocast would round the operands of some products to 16 bits, and not those of others.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   accumulate(Aten(), q, cols, gain, block_size(q.size(0), q.size(1), q.is_cpu() ? 64 : 128, 256));
 }
 
@@ -261,6 +283,8 @@ bool is_matrix(const Tensor& x, int64_t rows, int64_t cols) {
 }
 
 }  // namespace
+
+bool multiply_by_torch(bool always) { return torch_multiplies.exchange(always); }
 
 template <class R>
 void orthogonal(const Tensor& self, double gain, const Draw& draw) {

@@ -12,4 +12,7 @@ namespace fastinit {
 template <class R>
 void orthogonal(const at::Tensor& self, double gain, const Draw& draw);
 
+// Whether products are torch's on the CPU too, as they are on other devices; returns what held before. For tests.
+bool multiply_by_torch(bool always);
+
 }  // namespace fastinit
