@@ -14,7 +14,7 @@ VENV    := .venv$(addprefix -python,$(VERSION))$(addprefix -torch,$(TORCH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long coverage bench gpu-check lint format build compilers clean python-version
+.PHONY: help demo demo-sharded test test-long coverage bench gpu-check lint format build compilers clean python-version
 
 ifeq ($(VENV),none)
 PY    := $(PYTHON)
@@ -47,6 +47,9 @@ help:  ## list the targets
 
 demo: build  ## initialise a model of 1.5 billion parameters, beside torch (ARGS="--preset gpt2", ...)
 	$(PY) -m fastinit demo $(ARGS)
+
+demo-sharded: build  ## one model on four ranks, beside torch, each compared with a single process
+	$(PY) -m fastinit demo-sharded $(ARGS)
 
 test: build  ## run the tests (ARGS="-k orthogonal", ...; TORCH=2.15.0: with that torch)
 	$(PY) -m pytest tests $(ARGS)

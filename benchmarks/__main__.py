@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine, models, plots, report
+from benchmarks import machine, models, plots, report, sharded
 from benchmarks.cases import Row
 from benchmarks.fits import fits
 from benchmarks.measure import Options, Results
 from benchmarks.suites import SUITES
+
+APART: dict[str, Any] = {"models": models, "sharded": sharded}  # with measurements and a table of their own
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     args.suite = args.suite or ("cuda" if args.device == "cuda" else "must")
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.suite == "models":
-        data = models.run(args.only)
-        print(models.markdown(data))
+    if args.suite in APART:
+        data = APART[args.suite].run(args.only)
+        print(APART[args.suite].markdown(data))
         if not args.only:
             write(data, args.output)
         return 0 if data["ok"] else 1
@@ -70,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
     add("files", nargs="*", type=Path, help="render: the JSON files whose Markdown and pictures to make anew")
     about = "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())
     about += "; models: what whole models have to reach, at 1.5 to 4.6 G parameters"
-    add("--suite", choices=(*SUITES, "models"), help=f"{about}; default: must, or with --device cuda: cuda")
+    about += "; sharded: one rank's parts of Llama 3, on 8 to 4,096 ranks"
+    add("--suite", choices=(*SUITES, *APART), help=f"{about}; default: must, or with --device cuda: cuda")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--only", metavar="REGEX", help="measure the rows that match, print the tables and write nothing")
     add("--threads", type=int, help="how many threads are all; default: torch's choice")
@@ -127,8 +130,8 @@ def right(row: dict[str, Any]) -> bool:
 
 def show(data: dict[str, Any], stem: Path) -> None:
     """Write the Markdown and the pictures."""
-    if data["suite"] == "models":
-        Path(f"{stem}.md").write_text(models.markdown(data))
+    if data["suite"] in APART:
+        Path(f"{stem}.md").write_text(APART[data["suite"]].markdown(data))
         print(f"Written: {stem}.md")
         return
     pictures = plots.draw(data, stem)

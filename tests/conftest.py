@@ -28,6 +28,15 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
+    from fills import threads
+
+    with threads(1):
+        yield
+
+
 @pytest.fixture(scope="session")
 def p_values() -> Iterator[dict[str, dict]]:
     """What each test function found that takes `check`. FASTINIT_P_VALUES=FILE keeps it there, in the place of what earlier

@@ -71,7 +71,8 @@ class Search {
     const Dimension last = dims[count - 1];
     const Wide reach = reach_of(dims, count - 1);
     const Wide most = std::min<Wide>(last.size - 1, (target + reach) / last.stride);
-    for (Wide x = std::max<Wide>(1 - last.size, (target - reach) / last.stride); x <= most && !gave_up(); ++x) {
+    for (Wide x = std::max<Wide>(1 - last.size, (target - reach) / last.stride); x <= most && !gave_up();
+         ++x) {
       if (meets(dims, count - 1, target - x * last.stride)) return true;
     }
     return false;

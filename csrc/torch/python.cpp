@@ -10,8 +10,8 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <string>
+#include <vector>
 
 #include "cpu/target.h"
 #include "torch/ops.h"
@@ -40,6 +40,13 @@ const Tensor& tensor_of(const char* op, py::handle object) {
     throw py::attribute_error("'" + type_of(object) + "' object has no attribute '" + op + "'");
   }
   return THPVariable_Unpack(object.ptr());
+}
+
+// Rules for a tensor subclass may have to be registered first, and it may be a shard of which nobody knows where it belongs.
+void prepare(const Tensor& self, py::handle object) {
+  if (self.key_set().has(c10::DispatchKey::Python)) {
+    py::module_::import("fastinit._parts").attr("prepare")(object);
+  }
 }
 
 bool is_numpy_scalar(py::handle object) {
@@ -147,6 +154,7 @@ PyObject* fill(PyObject*, PyObject* const* given, Py_ssize_t count) {
     [&]<size_t... I>(std::index_sequence<I...> indices) {
       const CallerOf caller(arguments[n + 2]);
       const Tensor& self = tensor_of(Op::name, arguments[0]);
+      prepare(self, arguments[0]);
       const std::array<double, n> numbers{number_of(Op::name, Op::arguments[I], arguments[I + 1])...};
       const KeySource source = source_of(Op::name, arguments[n + 1]);
       const auto run = [&] {
@@ -170,6 +178,7 @@ template <class Fill>
 void fill_plainly(const char* op, py::handle tensor, py::handle caller, const Fill& fill) {
   const CallerOf name(caller);
   const Tensor& self = tensor_of(op, tensor);
+  prepare(self, tensor);
   check_one_value_writable(op, self);
   if (Record* const record = Record::current()) record->began = true;
   without_gil([&] {

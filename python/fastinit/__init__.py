@@ -14,9 +14,10 @@ Example:
 from fastinit._load import version as __version__  # isort: skip
 from fastinit._enabled import disable, enable, enabled
 from fastinit._enabled.report import Fill, Report
+from fastinit._parts import part_of
 from fastinit.extra import delta_orthogonal_
 from fastinit.init import *  # noqa: F403
 from fastinit.init import __all__ as _functions
 
-__all__ = ["Fill", "Report", "__version__", "delta_orthogonal_", "disable", "enable", "enabled"]
+__all__ = ["Fill", "Report", "__version__", "delta_orthogonal_", "disable", "enable", "enabled", "part_of"]
 __all__ += _functions

@@ -7,12 +7,14 @@ A fill takes its key from a source: a generator, the default generator of the te
 is the key itself. ``caller`` is the function that error messages name.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Generator, Tensor
 from torch._library.effects import EffectType
 from torch.compiler import is_dynamo_compiling
 
-from fastinit import _C
+from fastinit import _C, _parts
 from fastinit._C import Key as Key
 from fastinit._C import Record as Record
 
@@ -60,6 +62,7 @@ def orthogonal_(tensor: Tensor, gain: float, source: Source, caller: str = "orth
 def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
     """Take the key and fill with it, as two operators."""
     op = getattr(torch.ops.fastinit, name)
+    _parts.prepare_to_compile()
     with torch.no_grad():
         if tensor.numel() == 0:  # takes no key
             op(tensor, *numbers, generator=generator)
@@ -93,3 +96,20 @@ def require_writable(caller: str, tensor: Tensor) -> None:
     """Raise an error if elements of the tensor share memory, or if it must not be written to here."""
     if not is_dynamo_compiling():
         _C.check_writable(caller, tensor)
+
+
+COORDINATES = 4096  # at a time, so that they take no more than a few hundred KiB
+
+
+def fill_part_with_ones(
+    tensor: Tensor, count: int, coordinates: Callable[[Tensor], Sequence[Tensor]], caller: str
+) -> None:
+    """Fill a part with zeros, and with ones at ``count`` elements of the whole: ``coordinates`` has them by number."""
+    local, place = _parts.here(tensor)
+    assert place is not None
+    require_writable(caller, local)
+    fill_(local, 0, caller)
+    with torch.no_grad():
+        for start in range(0, 0 if local.is_meta else count, COORDINATES):
+            numbers = torch.arange(start, min(start + COORDINATES, count))
+            local[place.within(coordinates(numbers))] = 1

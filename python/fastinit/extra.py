@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastinit import _kernels
+from fastinit import _kernels, _parts
 from fastinit._overridable import overridable
 
 
@@ -49,14 +49,21 @@ def delta_orthogonal_(
         )
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
-    _kernels.require_writable("delta_orthogonal_", tensor)
+    position = [(size - 1) // 2 for size in field]
+    memory, place = _parts.here(tensor)
+    _kernels.require_writable("delta_orthogonal_", memory)
     # The matrix first: should an argument be wrong, nothing has been written yet.
-    matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
-    _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
-    _kernels.zero_(tensor, "delta_orthogonal_")
     with torch.no_grad():
-        centre = tensor
-        for size in field:
-            centre = centre.select(2, (size - 1) // 2)
+        if place is None:
+            centre = memory
+            for index in position:
+                centre = centre.select(2, index)
+            matrix = drawn = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
+        else:
+            centre, place = place.centre(memory, position)
+            matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
+            drawn = _parts.Part(matrix, place)
+        _kernels.orthogonal_(drawn, gain, generator, "delta_orthogonal_")
+        _kernels.zero_(memory, "delta_orthogonal_")
         centre.copy_(matrix)
     return tensor

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.init import calculate_gain
 
-from fastinit import _kernels
+from fastinit import _kernels, _parts
 from fastinit._deprecated import deprecated_alias
 from fastinit._fans import (
     FanMode,
@@ -270,6 +270,9 @@ def eye_(tensor: Tensor) -> Tensor:
     """
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
+    if _parts.is_part(tensor):
+        _kernels.fill_part_with_ones(tensor, min(tensor.shape), lambda i: (i, i), "eye_")
+        return tensor
     _kernels.require_writable("eye_", tensor)
     _kernels.fill_(tensor, 0, "eye_")  # zero_ takes dtypes whose diagonal could not be filled then
     _kernels.fill_(tensor.diagonal(), 1, "eye_")
@@ -313,10 +316,19 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
         return tensor
     groups = operator.index(groups)
     per_group = outputs // groups
-    _kernels.require_writable("dirac_", tensor)
     if min(groups, per_group, inputs) <= 0:
+        _kernels.require_writable("dirac_", tensor)
         _kernels.zero_(tensor, "dirac_")
         return tensor
+    if _parts.is_part(tensor):
+
+        def passed_on(number: Tensor) -> list[Tensor]:
+            output = number[number % per_group < inputs]
+            return [output, output % per_group, *(torch.full_like(output, size // 2) for size in kernel)]
+
+        _kernels.fill_part_with_ones(tensor, outputs, passed_on, "dirac_")
+        return tensor
+    _kernels.require_writable("dirac_", tensor)
     centre = tensor
     for size in kernel:
         centre = centre.select(2, size // 2)

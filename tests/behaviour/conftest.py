@@ -10,14 +10,6 @@ from blocks import METHODS, ORIGINALS, is_on
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def no_trace() -> Iterator[None]:
     """After every test here, all is as it was."""
     yield

@@ -93,7 +93,7 @@ def test_keyboard_interrupt(call: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize("call", ["values(1 << 21, 5)", "fastinit.orthogonal_(torch.empty(700, 700))"])
 def test_fork_after_use(call: str) -> None:
-    """The threads of OpenMP do not survive a fork: the child must not wait for them."""
+    """Threads do not survive a fork: the child must not wait for them."""
     run(
         f"""
         def drawn():  # as numpy's: torch itself would wait

@@ -8,7 +8,7 @@ import os
 import random
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import differences as known
 from differential import both, check_promises, differences
-from fills import FILLS, bits_of, next_key, run_together, threads
+from fills import FILLS, bits_of, next_key, run_together
 from strategies import EMPTY, GUARD, Case, Recipe, cases, recipes
 from testing import FUNCTIONS
 
@@ -33,11 +33,7 @@ FEW, MANY = 60, 1500  # cases for each function
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
-    with threads(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def unexplained(case: Case) -> dict[str, str]:

@@ -7,7 +7,7 @@ distribution, by the two-sample test of Kolmogorov and Smirnov.
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,12 +21,7 @@ LEVEL = 1e-3  # of a model: the chance that one of its weights fails with the ri
 MOST = 20_000  # elements of each weight in the test
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- The models ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import gpu_check, models, suites
+from benchmarks import gpu_check, models, sharded, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -261,6 +261,19 @@ def test_models_that_do_not_fit_are_skipped(monkeypatch: pytest.MonkeyPatch) -> 
     assert its["skipped"].startswith("needs 20.5 GB")
     row = {"task": "", "sides": {"fastinit": its}} | models.verdict(models.TASKS[2], {"fastinit": its})
     assert row["reached"] is None and its["skipped"] in models.line(row)
+
+
+def test_parts_of_large_models(tmp_path: Path) -> None:
+    small = sharded.Llama("small", layers=2, width=64, hidden=192, words=1000, keys=16)
+    data = sharded.run(models=(small,), counts=(8, 64))
+    assert [(row["way"], row["ranks"]) for row in data["rows"]] == [
+        (way, ranks) for way in ("FSDP", "FSDP × TP 8") for ranks in (8, 64)
+    ]
+    for row in data["rows"]:
+        assert 0 < row["values"] * row["ranks"] < 4 * small.parameters()
+        assert row["seconds"] > 0 and row["extra_bytes"] < sharded.MIB
+    text = sharded.markdown(data)
+    assert text.count("| small |") == 4 and "| FSDP × TP 8 | 64 |" in text
 
 
 # ---- The check of a machine with a GPU -------------------------------------------------------------------------------

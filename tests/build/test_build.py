@@ -142,7 +142,9 @@ def test_what_is_missing(before: str, expected: str, project: Path) -> None:
         (["VENV=mine", "TORCH=2.11.0"], "mine"),
     ],
 )
-def test_each_python_and_torch_has_an_environment(settings: list[str], environment: str, tmp_path: Path) -> None:
+def test_each_python_and_torch_has_an_environment(
+    settings: list[str], environment: str, tmp_path: Path
+) -> None:
     for name in ("Makefile", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     variables = {k: v for k, v in os.environ.items() if k not in ("VENV", "PYTHON", "TORCH", "MAKEFLAGS")}

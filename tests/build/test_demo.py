@@ -194,6 +194,22 @@ def test_an_initialiser_that_fails_is_a_row_without_figures():
     assert not found["fastinit"]["wrong"]
 
 
+def test_sharded(tmp_path):
+    """Four ranks: fastinit's parameters are those of one process, and torch's shards repeat."""
+    picture = tmp_path / "picture.png"
+    command = f"{sys.executable} -m fastinit demo-sharded --size tiny --markdown --plot {picture}".split()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "python")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| FSDP")]
+    assert [row[:2] for row in rows] == [
+        [way, by] for by in ("torch", "fastinit") for way in ("FSDP", "FSDP × TP")
+    ]
+    assert [row[2:4] for row in rows[2:]] == [["21 of 21", "0 of 16"]] * 2
+    assert [row[3] for row in rows[:2]] == ["16 of 16"] * 2
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_readme_shows_a_committed_result():
     """The README's table is the file that its marker names, as `demo --markdown` printed it."""
     readme = (ROOT / "README.md").read_text()

@@ -22,7 +22,7 @@ def run(*args, **env):
 
 
 def test_without_a_command_it_prints_help():
-    assert "{demo,info}" in run()
+    assert "{demo,demo-sharded,info}" in run()
 
 
 def test_json_has_what_was_built_and_what_is_active():

@@ -1,8 +1,8 @@
 """The compiled part under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 
 Under the first two, the tests that fill tensors run again, on every instruction set, with a build of its own below
-build/. ThreadSanitizer would take libtorch's threads, which were compiled without it, for races: it gets the CPU's loops
-in a program without libtorch. What is left is one mutex each around a generator and around the storages in use.
+build/. ThreadSanitizer would take what libtorch does, which was compiled without it, for races: it gets the CPU's loops and
+threads in a program without libtorch. What is left is a mutex around each generator.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import toolchain
+from torch.utils.cpp_extension import include_paths
 
 import fastinit
 
@@ -127,11 +128,12 @@ fastinit.normal_(tensor(1001))
 
 
 def test_threads(tmp_path: Path) -> None:
-    """Many fills and products at once, while the instruction set is changed."""
+    """Many fills and products at once, on threads that help all of them, while the instruction set is changed."""
     flags = ["-O1", "-g1", "-fsanitize=thread", *toolchain.COMMON]
     csrc = toolchain.CSRC
     jobs = [(TESTS / "native" / "concurrent_fills.cpp", [])]
     jobs += [(csrc / "cpu" / f"{name}.cpp", []) for name in ("fill", "product", "target")]
+    jobs += [(csrc / "cpu" / "parallel.cpp", [f"-isystem{path}" for path in include_paths()])]
     for extra in toolchain.instruction_sets().values():
         jobs += [(source, extra) for source in sorted(csrc.glob("cpu/*_target.cpp"))]
     objects = []

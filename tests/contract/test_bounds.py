@@ -11,17 +11,14 @@ import torch
 
 import native
 import reference
-from fills import CAPABILITIES, KEY, REAL, Call, assert_same, capability, threads
+from fills import CAPABILITIES, KEY, REAL, Call, assert_same, capability
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # as DType counts them
 every_dtype = pytest.mark.parametrize("dtype", REAL, ids=str)
 narrow = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def step(x: float, dtype: torch.dtype) -> float:

@@ -41,11 +41,7 @@ every_dtype = pytest.mark.parametrize("dtype", REAL, ids=str)
 wide_and_narrow = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
-    with threads(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def long_double(tensor: torch.Tensor) -> reference.Reals:

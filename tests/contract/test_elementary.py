@@ -6,7 +6,6 @@ whole range of float32.
 
 import ctypes
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import mpmath
@@ -17,7 +16,7 @@ import torch
 
 import native
 import reference
-from fills import CAPABILITIES, KEY, Call, capability, threads
+from fills import CAPABILITIES, KEY, Call, capability
 
 # As in the header: ulp for the logarithm, absolute for each coordinate of the direction. Seen were, over every word of
 # float32: 3.45 ulp, 1.07e-7 and 2.77 ulp; over 10^8 words of float64: 4.18 ulp, 1.80e-16 and 2.60 ulp.
@@ -29,11 +28,7 @@ COORDINATE_ULP = {32: 3.0, 64: 3.0}
 MANTISSA = {32: 24, 64: 53}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
-    with threads(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def interesting(bits: int, random: int = 1_000_000) -> np.ndarray:

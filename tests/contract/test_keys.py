@@ -1,27 +1,23 @@
 """C7: a fill takes exactly one key from its generator, whatever it fills; and none where nothing is filled."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 import fastinit
-from fills import COMPLEX, FILLS, REAL, Call, assert_same, int64, next_key, threads
+from fills import COMPLEX, FILLS, REAL, Call, assert_same, int64, next_key
 from testing import untouched
 
 inf, nan = math.inf, math.nan
 
 # torch's, and fastinit's for its sake; what it warns of does not happen here.
-pytestmark = pytest.mark.filterwarnings("ignore:mean is more than 2 std")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
-    with threads(1):
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:mean is more than 2 std"),
+]
 
 
 ORTHOGONAL = Call("orthogonal_", (1.5,), matrix=True)

@@ -1,5 +1,5 @@
-// The CPU's loops in many threads at the same time, for ThreadSanitizer: it knows std::thread, but not libtorch's
-// threads, whose place parallel_for takes here. Ends with 0 if all values are right; the sanitizer reports races.
+// The CPU's loops and threads, used by many threads at the same time, for ThreadSanitizer. Without libtorch, which was
+// compiled without it. Ends with 0 if all values are right; the sanitizer reports races.
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -7,25 +7,14 @@
 #include <vector>
 
 #include "cpu/fill.h"
-#include "cpu/parallel.h"
 #include "cpu/product.h"
 #include "cpu/target.h"
 
-namespace fastinit::cpu {
-
-int threads() { return 3; }
-
-void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*),
-                  void* context) {
-  const int64_t size = std::max(grain, (end - begin + threads() - 1) / threads());
-  std::vector<std::thread> running;
-  for (int64_t from = begin; from < end; from += size) {
-    running.emplace_back(work, from, std::min(from + size, end), context);
-  }
-  for (std::thread& thread : running) thread.join();
-}
-
-}  // namespace fastinit::cpu
+// What cpu/parallel.cpp asks of libtorch.
+namespace at {
+int get_num_threads() { return 3; }
+bool in_parallel_region() { return false; }
+}  // namespace at
 
 namespace {
 
@@ -64,8 +53,7 @@ void fill_again(const D& distribution, DType dtype, uint64_t key, bool transpose
 
 // Fills the two halves of one memory in two threads, the first one too far by `overlap` elements. (Halves of 4 MiB and
 // more would be stored past the caches, which the sanitizer does not see.)
-void fill_halves(int64_t overlap) {
-  constexpr int64_t half = int64_t{1} << 18;
+void fill_halves(int64_t half, int64_t overlap) {
   std::vector<float> whole(2 * half), halves(2 * half);
   const Normal<float> normal{0, 1};
   const auto part = [&](std::vector<float>& memory, int64_t begin, int64_t size) {
@@ -106,7 +94,7 @@ void multiply_again() {
 // With an argument: one race, which the sanitizer must find.
 int main(int argc, char**) {
   if (argc > 1) {
-    fill_halves(1000);
+    fill_halves(8192, 1000);  // without helpers, whose comings and goings might happen to order the two
     return 0;
   }
   std::atomic<bool> done{false};
@@ -126,7 +114,7 @@ int main(int argc, char**) {
   });
   running.emplace_back(
       [] { fill_again<float>(Sparse<float>::make(1, rows, columns, rows / 3), DType::f32, 5, true); });
-  running.emplace_back(fill_halves, 0);
+  running.emplace_back(fill_halves, int64_t{1} << 18, 0);
   running.emplace_back(multiply_again);
   for (std::thread& thread : running) thread.join();
   done = true;

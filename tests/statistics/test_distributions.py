@@ -9,7 +9,7 @@ enough for that level: no bin of a chi-squared test expects fewer than 20 values
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -37,11 +37,7 @@ def sample(fill: Call, dtype: torch.dtype, key: int = KEY, n: int = N) -> Array:
     return fill.new(n, dtype=dtype, key=key).double().numpy()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Where other programs keep the cores busy, waiting for a second thread takes most of the time."""
-    with threads(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def accept(p: float, what: str = "") -> None:

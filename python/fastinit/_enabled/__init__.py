@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from fastinit._enabled import patch
 from fastinit._enabled.fill import blocks, open_reports, thread
 from fastinit._enabled.report import Report
 from fastinit._enabled.strict import watch
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 
 @contextmanager
-def enabled(*, strict: bool = False) -> Iterator[Report]:
+def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) -> Iterator[Report]:
     """Let torch's initialisation run on fastinit's kernels, in this thread until the end of the block.
 
     That is every function of ``torch.nn.init``, however it is called, and the methods ``uniform_`` and ``normal_`` of
@@ -30,6 +34,12 @@ def enabled(*, strict: bool = False) -> Iterator[Report]:
         strict: warn, once for each line of the program, of random values that torch draws itself: by these functions,
             by other methods (``bernoulli_``) or by factories (``torch.randn``). This looks at every
             operation of the block, which takes time.
+        check_ranks: a process group of ``torch.distributed``. At the end of the block its ranks compare what they drew
+            (function, key, shape), by one all-reduce. Every rank of the group must come there.
+
+    Raises:
+        RuntimeError: at the end of the block, if the ranks of ``check_ranks`` did not draw the same. It names the first
+            fill that differs.
 
     Returns:
         A context manager that gives a ``Report`` of what was filled in the block.
@@ -42,6 +52,8 @@ def enabled(*, strict: bool = False) -> Iterator[Report]:
         'kaiming_uniform_'
     """
     report = Report(strict)
+    if check_ranks is not None:
+        report._draws = []
     with ExitStack() as stack:
         patch.install()
         stack.callback(patch.uninstall)
@@ -50,6 +62,10 @@ def enabled(*, strict: bool = False) -> Iterator[Report]:
         if strict:
             stack.callback(watch(open_reports, lambda: thread.busy))
         yield report
+    if check_ranks is not None and report._draws is not None:
+        from fastinit._enabled import ranks  # loads torch.distributed
+
+        ranks.check(report._draws, check_ranks)
 
 
 def _close(report: Report) -> None:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from fastinit._enabled.report import Report
 from fastinit._enabled.strict import fell_through
 from fastinit._kernels import Record
+from fastinit._parts import here, is_part
 from fastinit._warn import passed_over
 
 passed_over.add(__file__)
@@ -52,8 +53,9 @@ def fill(
             try:
                 ours(tensor, **arguments, **({"generator": generator} if random else {}))
             except Exception as error:
-                # Once the checks have passed, a key may have been taken and memory written.
-                if native.began or torchs is None:
+                # Once the checks have passed, a key may have been taken and memory written. And what torch draws into the
+                # shards of a tensor is not one tensor.
+                if native.began or torchs is None or is_part(tensor):
                     raise
                 refused = str(error)
         if refused is not None and torchs is not None:
@@ -79,8 +81,14 @@ def record(
     reports = open_reports()
     if not reports or tensor.layout != torch.strided or tensor.is_meta or tensor.numel() == 0:
         return False
+    try:
+        local, place = here(tensor)
+    except RuntimeError:  # torch has filled shards, and nobody knows where they belong
+        return False
     # A number in a tensor: as a number, so that no tensor is kept.
     arguments = {k: v.item() if isinstance(v, Tensor) else v for k, v in arguments.items()}
     for report in reports:
-        report._add(label, arguments, tensor, key, seconds, random, source)
+        if random and report._draws is not None:
+            report._draws.append((label, key, tuple(tensor.shape)))
+        report._add(label, arguments, local, place, key, seconds, random, source)
     return True

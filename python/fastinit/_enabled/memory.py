@@ -67,6 +67,7 @@ class Seen:
     arguments: Mapping[str, Any]
     key: Any  # a tensor if it is on a GPU, which nobody has waited for yet; read when somebody asks
     shape: torch.Size
+    place: Any  # of a part: where in the whole it lies
     stride: tuple[int, ...]
     offset: int
     dtype: torch.dtype

@@ -35,6 +35,7 @@ from fastinit import init
 from fastinit._enabled.fill import blocks, fill, open_reports, record, thread
 from fastinit._enabled.report import INITIALISERS
 from fastinit._enabled.strict import fell_through
+from fastinit._parts import is_part
 from fastinit._warn import passed_over
 
 NAMES = tuple(name for name in init.__all__ if name.endswith("_"))
@@ -48,11 +49,13 @@ def on() -> bool:
 
 
 def plain(tensor: Any) -> bool:
-    """Whether this is a tensor without overrides of its own."""
+    """Whether this is a tensor without overrides of its own, or a part of one."""
     kind = type(tensor)
     if kind is not Parameter and kind is not Tensor:
         if not issubclass(kind, Tensor):
             return False
+        if is_part(tensor):
+            return True
         function, dispatch = kind.__torch_function__, kind.__torch_dispatch__
         inherits = getattr(function, "__func__", function) in (
             Tensor.__torch_function__.__func__,  # type: ignore[attr-defined]

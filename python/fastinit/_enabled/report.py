@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from fastinit import extra, init
 from fastinit._enabled.memory import Memory, Seen, runs
 from fastinit._kernels import Key
+from fastinit._parts import Part, Place, here
 
 INITIALISERS: dict[str, Callable[..., Tensor]] = {
     name: getattr(init, name) for name in init.__all__ if name.endswith("_")
 } | {"delta_orthogonal_": extra.delta_orthogonal_}
+Draw = tuple[str, Any, tuple[int, ...]]  # function, key, shape of the whole
 WITHOUT_KEY = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 
 
@@ -29,12 +31,13 @@ class Fill:
         arguments: what the function was given besides the tensor and the generator, by name, defaults included.
         key: the 64-bit key that decided on the values; None if none did (``zeros_``), or if torch drew them.
         whole: whether all elements of the parameter were filled.
-        shape: the shape of the view that was filled.
+        shape: the shape of the view that was filled; of what this rank holds, if it is a part of a larger tensor.
         stride: its strides, in elements.
         offset: the distance of its first element from the parameter's, in elements.
         dtype: its dtype.
         before: earlier fills, of which this one left something, the oldest first.
         source: for a copy (``Tensor.copy_``), the fill of the tensor that was copied, if that is known.
+        place: for a part (a DTensor's shard, ``part_of``), which elements of the whole it holds.
     """
 
     function: str
@@ -47,12 +50,14 @@ class Fill:
     dtype: torch.dtype
     before: tuple[Fill, ...] = ()
     source: Fill | None = None
+    place: Place | None = None
 
     def redraw(self, tensor: Tensor) -> Tensor:
         """Fill a tensor with the same values again: those of ``before`` first, then its own.
 
         Args:
-            tensor: a tensor with the shape, strides and dtype of the parameter, on any device.
+            tensor: a tensor with the shape, strides and dtype of the parameter, on any device. For a part: with those
+                of what this rank holds, or a DTensor with the same placements.
 
         Raises:
             ValueError: if a value came from elsewhere: it was copied from a checkpoint, or drawn by torch.
@@ -68,21 +73,23 @@ class Fill:
             >>> torch.equal(report.parameters(layer)["weight"].redraw(again), layer.weight)
             True
         """
+        local, _ = here(tensor)
         for fill in (*self.before, self):
-            view = tensor.detach().as_strided(fill.shape, fill.stride, tensor.storage_offset() + fill.offset)
+            view = local.detach().as_strided(fill.shape, fill.stride, local.storage_offset() + fill.offset)
             name = fill.function.removeprefix("Tensor.")
+            part = view if fill.place is None else Part(view, fill.place)
             if fill.key is not None:
-                INITIALISERS[name](view, **fill.arguments, generator=Key(fill.key))
+                INITIALISERS[name](part, **fill.arguments, generator=Key(fill.key))
             elif fill.source is not None:
                 copied = fill.source
                 values = torch.empty_strided(
-                    copied.shape, copied.stride, dtype=copied.dtype, device=tensor.device
+                    copied.shape, copied.stride, dtype=copied.dtype, device=local.device
                 )
                 view.copy_(copied.redraw(values))
             elif name in ("zero_", "fill_"):
                 getattr(view, name)(**fill.arguments)
             elif name in WITHOUT_KEY:
-                INITIALISERS[name](view, **fill.arguments)
+                INITIALISERS[name](part, **fill.arguments)
             else:
                 raise ValueError(f"{fill.function} cannot be repeated: its values have no key")
         return tensor
@@ -90,10 +97,12 @@ class Fill:
     def matches(self, tensor: Tensor) -> bool:
         """Whether a parameter still has the values that it was given, bit for bit; they are drawn once more for that.
 
+        Of a DTensor or a part, that is what this rank holds.
         ``orthogonal_`` multiplies matrices, and gives the same bits on the same machine and number of threads only.
         """
-        again = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-        return torch.equal(self.redraw(again), tensor.detach())
+        local = here(tensor)[0].detach()
+        again = torch.empty_strided(local.shape, local.stride(), dtype=local.dtype, device=local.device)
+        return torch.equal(self.redraw(again), local)
 
 
 @dataclass(slots=True)
@@ -157,6 +166,7 @@ class Report:
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
         self._open = True  # its block is
+        self._draws: list[Draw] | None = None  # where ranks are to be compared
         self.functions: dict[str, Row] = {}
         self._memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
         self._fallthrough: dict[tuple[str, str, int], Fallthrough] = {}
@@ -197,6 +207,7 @@ class Report:
 
     def _last(self, parameter: Tensor) -> Fill | None:
         try:
+            parameter, _ = here(parameter)
             memory = self._memory.get(parameter.untyped_storage())
         except (NotImplementedError, RuntimeError, ValueError):  # no storage, or none yet
             return None
@@ -221,13 +232,16 @@ class Report:
         function: str,
         arguments: Mapping[str, Any],
         tensor: Tensor,
+        place: Place | None,
         key: int | Tensor | None,
         seconds: float,
         random: bool,
         source: Tensor | None,
     ) -> None:
         elements, size = tensor.numel(), tensor.element_size()
-        drawn = self._remember(function, arguments, tensor, key, source, random)
+        drawn = (
+            0 if elements == 0 else self._remember(function, arguments, tensor, place, key, source, random)
+        )
         row = self.functions.get(function)
         if row is None:
             row = self.functions[function] = Row()
@@ -242,14 +256,16 @@ class Report:
         function: str,
         arguments: Mapping[str, Any],
         tensor: Tensor,
+        place: Place | None,
         key: int | Tensor | None,
         source: Tensor | None,
         random: bool = False,
     ) -> int:
         """Keep what filled these bytes, or what they are a copy of. How many were drawn before and are drawn again."""
         copied = None if source is None else self._last(source)
-        if copied is not None and not (copied.whole and copied.shape == source.shape):  # type: ignore[union-attr]
-            copied = None
+        if copied is not None:
+            same = here(source)[0].shape, place  # type: ignore[arg-type]
+            copied = copied if copied.whole and (copied.shape, copied.place) == same else None
         size, offset, storage = tensor.element_size(), int(tensor.storage_offset()), tensor.untyped_storage()
         shape, stride, bytes_filled = tensor.shape, tensor.stride(), tensor.numel() * size
         length, starts = runs(tensor)
@@ -258,22 +274,28 @@ class Report:
             end = start + bytes_filled
         else:
             end = start + size + size * sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        memory, place = self._memory.get(storage), (offset, shape, stride)
+        memory, view = self._memory.get(storage), (offset, shape, stride)
         if memory is None:
             memory = self._memory[storage] = Memory()
         if solid and bytes_filled == storage.nbytes():
             memory.fills.clear()
         else:  # so that a place that is filled again and again is remembered once, and in order
-            memory.fills.pop(place, None)
-        memory.fills[place] = Seen(
-            function, arguments, key, shape, stride, offset, tensor.dtype, start, end, solid, copied
+            memory.fills.pop(view, None)
+        memory.fills[view] = Seen(
+            function, arguments, key, shape, place, stride, offset, tensor.dtype, start, end, solid, copied
         )
         return sum(memory.drawn.add(start, start + length) for start in starts) if random else 0
 
     def _follow(self, tensor: Tensor, clone: Tensor) -> None:
         """Remember that a tensor is a clone, if anything is known of the original."""
-        if clone.layout == torch.strided and not clone.is_meta and tensor.untyped_storage() in self._memory:
-            self._remember("Tensor.clone", {}, clone, None, tensor)
+        if clone.layout != torch.strided or clone.is_meta:
+            return
+        try:
+            (original, _), (local, place) = here(tensor), here(clone)
+        except RuntimeError:  # of shards, and nobody knows where they belong
+            return
+        if original.untyped_storage() in self._memory:
+            self._remember("Tensor.clone", {}, local, place, None, tensor)
 
     def _fell(self, function: str, filename: str, line: int, reason: str) -> bool:
         """Note random values of torch's, and return whether they are the first from this place."""
@@ -312,6 +334,7 @@ def _fill_of(seen: Seen, parameter: Tensor, whole: bool) -> Fill:
         seen.offset - int(parameter.storage_offset()),
         seen.dtype,
         source=seen.source,
+        place=seen.place,
     )
 
 
