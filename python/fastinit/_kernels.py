@@ -7,7 +7,7 @@ A fill takes its key from a source: a generator, the default generator of the te
 is the key itself. ``caller`` is the function that error messages name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -23,40 +23,53 @@ Source = Generator | Key | None
 # A compiler may drop a fill that nobody reads, but not the key that it takes: every later fill depends on that.
 torch.library._register_effectful_op("fastinit::take_key", EffectType.ORDERED)
 
+# While a block of keys_by_name is open anywhere: what gives a fill its source, and calls it.
+named: Callable[[Callable[..., None], Tensor, tuple[float, ...], Source, str], None] | None = None
+
 
 def uniform_(tensor: Tensor, a: float, b: float, source: Source, caller: str = "uniform_") -> None:
     if is_dynamo_compiling():
         _traced("uniform_", tensor, (a, b), source)
-    else:
+    elif named is None:
         _C.uniform_(tensor, a, b, source, caller)
+    else:
+        named(_C.uniform_, tensor, (a, b), source, caller)
 
 
 def normal_(tensor: Tensor, mean: float, std: float, source: Source, caller: str = "normal_") -> None:
     if is_dynamo_compiling():
         _traced("normal_", tensor, (mean, std), source)
-    else:
+    elif named is None:
         _C.normal_(tensor, mean, std, source, caller)
+    else:
+        named(_C.normal_, tensor, (mean, std), source, caller)
 
 
 def trunc_normal_(tensor: Tensor, mean: float, std: float, a: float, b: float, source: Source) -> None:
     if is_dynamo_compiling():
         _traced("trunc_normal_", tensor, (mean, std, a, b), source)
-    else:
+    elif named is None:
         _C.trunc_normal_(tensor, mean, std, a, b, source)
+    else:
+        named(_C.trunc_normal_, tensor, (mean, std, a, b), source, "trunc_normal_")
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float, source: Source) -> None:
     if is_dynamo_compiling():
         _traced("sparse_", tensor, (sparsity, std), source)
-    else:
+    elif named is None:
         _C.sparse_(tensor, sparsity, std, source)
+    else:
+        named(_C.sparse_, tensor, (sparsity, std), source, "sparse_")
 
 
 def orthogonal_(tensor: Tensor, gain: float, source: Source, caller: str = "orthogonal_") -> None:
     if is_dynamo_compiling():
         _traced("orthogonal_", tensor, (gain,), source)
-    else:
+    elif named is None:
         _C.orthogonal_(tensor, gain, source, caller)
+    else:
+        named(_C.orthogonal_, tensor, (gain,), source, caller)
 
 
 def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
@@ -69,6 +82,25 @@ def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: So
         else:
             key = torch.ops.fastinit.take_key(tensor, generator=generator)
             op.key(tensor, *numbers, key=key)
+
+
+def take_key(tensor: Tensor, source: Source, caller: str) -> Key:
+    """Take one key for several fills, as a fill of this tensor would take it."""
+    taken: list[Key] = []
+
+    def take(tensor: Tensor, source: Source, caller: str) -> None:
+        if not is_dynamo_compiling():
+            _parts.prepare(tensor)
+        key = (
+            source if isinstance(source, Key) else Key(torch.ops.fastinit.take_key(tensor, generator=source))
+        )
+        taken.append(key)
+
+    if named is None or is_dynamo_compiling():
+        take(tensor, source, caller)
+    else:
+        named(take, tensor, (), source, caller)
+    return taken[0]
 
 
 def fill_(tensor: Tensor, value: float, caller: str) -> None:
@@ -98,18 +130,80 @@ def require_writable(caller: str, tensor: Tensor) -> None:
         _C.check_writable(caller, tensor)
 
 
-COORDINATES = 4096  # at a time, so that they take no more than a few hundred KiB
+# ---- Parts -------------------------------------------------------------------------------------------------
+
+ROWS = 4096  # at a time, so that their indices take no more than a few hundred KiB
 
 
-def fill_part_with_ones(
-    tensor: Tensor, count: int, coordinates: Callable[[Tensor], Sequence[Tensor]], caller: str
-) -> None:
-    """Fill a part with zeros, and with ones at ``count`` elements of the whole: ``coordinates`` has them by number."""
+def pass_on(tensor: Tensor, groups: int, caller: str) -> None:
+    """Fill a part with zeros, and with ones where output i of each group meets input i at the middle of the kernel."""
     local, place = _parts.here(tensor)
     assert place is not None
     require_writable(caller, local)
     fill_(local, 0, caller)
+    outputs, inputs, *kernel = tensor.shape
+    per_group = outputs // groups
     with torch.no_grad():
-        for start in range(0, 0 if local.is_meta else count, COORDINATES):
-            numbers = torch.arange(start, min(start + COORDINATES, count))
-            local[place.within(coordinates(numbers))] = 1
+        matrix, place = place.centre(local, [size // 2 for size in kernel])
+        [(begin, length)] = place.runs[0] if place.flat else [(0, 0)]
+        end = begin + length
+        # A row writes once, at a place of its own: its one, or a zero.
+        if matrix.numel() == 0 or local.is_meta:
+            pass
+        elif place.flat:
+            for row in rows(begin // inputs, -(-end // inputs), local):
+                index = row * inputs + row % per_group
+                held = (row % per_group < inputs) & (begin <= index) & (index < end)
+                index = torch.where(held, index, (row * inputs).clamp(min=begin)) - begin
+                matrix.scatter_(0, index, held.to(local.dtype))
+        else:
+            for first, length in place.runs[0]:
+                for row in rows(first, first + length, local):
+                    piece, matrix = matrix.tensor_split([row.numel()])
+                    column = place.along(1, row % per_group)[:, None]
+                    piece.scatter_(1, column.clamp(min=0), (column >= 0).to(local.dtype))
+    torch.autograd.graph.increment_version(tensor)  # which has a counter of its own
+
+
+def rows(first: int, end: int, like: Tensor) -> Iterator[Tensor]:
+    for start in range(first, end, ROWS):
+        yield torch.arange(start, min(start + ROWS, end), device=like.device)
+
+
+@_parts.operator_of_parts("eye_(Tensor(a!) self) -> ()")
+def eye_part_(tensor: Tensor) -> None:
+    pass_on(tensor, 1, "eye_")
+
+
+@_parts.operator_of_parts("dirac_(Tensor(a!) self, int groups) -> ()")
+def dirac_part_(tensor: Tensor, groups: int) -> None:
+    pass_on(tensor, groups, "dirac_")
+
+
+@_parts.operator_of_parts("delta_orthogonal_(Tensor(a!) self, int[] position, float gain, Tensor key) -> ()")
+def delta_orthogonal_part_(
+    tensor: Tensor, position: Sequence[int], gain: float, source: Source | Tensor
+) -> None:
+    caller = "delta_orthogonal_"
+    local, place = _parts.here(tensor)
+    assert place is not None
+    require_writable(caller, local)
+    with torch.no_grad():
+        centre, of_matrix = place.centre(local, position)
+        matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
+        if isinstance(source, Tensor):
+            torch.ops.fastinit.orthogonal_.part(matrix, gain, **of_matrix.arguments, key=source)
+        else:
+            orthogonal_(_parts.Part(matrix, of_matrix), gain, source, caller)
+        zero_(local, caller)
+        centre.copy_(matrix)
+    torch.autograd.graph.increment_version(tensor)
+
+
+def source_of_part(tensor: Tensor, source: Source) -> Source | Tensor:
+    """For a compiler the key itself: taking it is an operator of its own."""
+    if not is_dynamo_compiling():
+        return source
+    _parts.prepare_to_compile()
+    key: Tensor = torch.ops.fastinit.take_key(tensor, generator=source)
+    return key

@@ -7,16 +7,19 @@ A part has the shape of the whole, so that every function sees the dimensions, f
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Parameter
 
 Run = tuple[int, int]  # the first index and how many: of the whole, along one dimension
@@ -38,12 +41,12 @@ class Place:
     runs: tuple[tuple[Run, ...], ...]
     flat: bool = False
 
-    @cached_property
+    @property
     def arguments(self) -> dict[str, list[int]]:
         """What the operators' ``.part`` takes."""
         runs = list(chain.from_iterable(self.runs))
         return {
-            "shape": list(self.shape),
+            "shape": list(self.shape) or [1] * self.flat,  # without one, the tensor would be the whole
             "first": [first for first, _ in runs],
             "length": [length for _, length in runs],
         }
@@ -52,22 +55,34 @@ class Place:
         """The shape of the tensor."""
         return tuple(sum(length for _, length in runs) for runs in self.runs)
 
-    def within(self, coordinates: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Where elements of the whole are in the tensor. Those that it does not hold are left out."""
+    def along(self, dimension: int, index: Tensor) -> Tensor:
+        """Where indices of the whole along a dimension are in the tensor; negative for those that it does not hold."""
+        found = torch.full_like(index, -1)
+        runs = self.runs[dimension]
+        starts = accumulate((length for _, length in runs), initial=0)
+        for (first, length), start in zip(runs, starts, strict=False):
+            found = torch.where((first <= index) & (index < first + length), index - first + start, found)
+        return found
+
+    def narrow(self, local: Tensor, dim: int, first: int, length: int) -> tuple[Tensor, Place]:
+        """What the tensor holds of the whole's indices from ``first`` on along one dimension."""
         if self.flat:
-            index = torch.zeros_like(coordinates[0])
-            for along, size in zip(coordinates, self.shape, strict=True):
-                index = index * size + along
-            coordinates = (index,)
-        places = []
-        for along, runs in zip(coordinates, self.runs, strict=True):
-            place = torch.full_like(along, -1)
-            starts = accumulate((length for _, length in runs), initial=0)
-            for (first, length), start in zip(runs, starts, strict=False):
-                place = torch.where((first <= along) & (along < first + length), along - first + start, place)
-            places.append(place)
-        held = torch.stack(places).amin(0) >= 0
-        return tuple(place[held] for place in places)
+            if dim != 0:
+                raise ValueError("a flat partition has no pieces along other dimensions than the first")
+            row = math.prod(self.shape[1:])
+            first, length, dim = first * row, length * row, 0
+        runs, start = [], -1
+        at = 0
+        for begin, size in self.runs[dim]:
+            low, high = max(begin, first), min(begin + size, first + length)
+            if low < high:
+                runs.append((low, high - low))
+                start = at + low - begin if start < 0 else start
+            at += size
+        runs = runs or [(0, 0)]
+        held = sum(size for _, size in runs)
+        here = (*self.runs[:dim], tuple(runs), *self.runs[dim + 1 :])
+        return local.narrow(dim, max(start, 0), held), Place(self.shape, here, self.flat)
 
     def centre(self, local: Tensor, field: Sequence[int]) -> tuple[Tensor, Place]:
         """What the tensor, part of a convolution's weight, holds of the matrix at this position of the field."""
@@ -126,13 +141,24 @@ class Part(Tensor):
     ) -> Any:
         if func in (torch.ops.aten.fill_.Scalar, torch.ops.aten.fill_.Tensor, torch.ops.aten.zero_.default):
             func(args[0].local, *args[1:])
+            increment_version(args[0].local)
             return args[0]
         rule = rules().get(func)
         if rule is None:
             raise NotImplementedError(
                 f"{func.__name__} is not defined for a part of a tensor: use part.local, the tensor that is there"
             )
-        return rule(cls, func, types, args, kwargs or {})
+        result = rule(cls, func, types, args, kwargs or {})
+        increment_version(args[0].local)  # autograd has seen a change of the part, and not of this
+        return result
+
+
+def piece(tensor: Tensor, dim: int, first: int, length: int) -> Part:
+    """A piece of a tensor, or of a part, as a part of the same whole."""
+    local, place = here(tensor)
+    if place is None:
+        place = Place(tuple(tensor.shape), tuple(((0, size),) for size in tensor.shape))
+    return Part(*place.narrow(local.detach(), dim, first, length))
 
 
 def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | Sequence[Run]]) -> Part:
@@ -167,13 +193,15 @@ def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | S
     """
     if not isinstance(tensor, Tensor) or isinstance(tensor, kinds()):
         raise TypeError(f"part_of takes a plain tensor, not {type(tensor).__name__}")
-    shape = tuple(int(size) for size in shape)
-    flat = isinstance(offset, int) and len(shape) != 1
+    shape = tuple(map(operator.index, shape))
+    entries = listed(offset)
+    flat = entries is None and len(shape) != 1
+    if entries is None:
+        entries = [operator.index(offset)]  # type: ignore[arg-type]
     if flat and tensor.dim() != 1:
         raise ValueError(
             f"one row-major offset is for a flat tensor, but this one has shape {tuple(tensor.shape)}"
         )
-    entries: Sequence[Any] = [offset] if isinstance(offset, int) else offset
     sizes = [math.prod(shape)] if flat else shape
     if not (len(entries) == len(sizes) == tensor.dim()):
         raise ValueError(
@@ -182,12 +210,12 @@ def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | S
         )
     runs = []
     for d, (entry, here, size) in enumerate(zip(entries, tensor.shape, sizes, strict=True)):
+        pieces = listed(entry)
         mine = (
-            [(entry, here)]
-            if isinstance(entry, int)
-            else [(int(first), int(length)) for first, length in entry]
+            [(operator.index(entry), here)]
+            if pieces is None
+            else [(operator.index(first), operator.index(length)) for first, length in pieces]
         )
-        mine = merged(mine)
         ends = [0] + [first + length for first, length in mine]
         if (
             sum(length for _, length in mine) != here
@@ -195,8 +223,16 @@ def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | S
             or any(length < 0 or first < end for (first, length), end in zip(mine, ends, strict=False))
         ):
             raise ValueError(f"dimension {d}: {here} indices at offset {entry!r} do not lie within {size}")
-        runs.append(tuple(mine))
+        runs.append(tuple(merged(mine)))
     return Part(tensor.detach(), Place(shape, tuple(runs), flat))
+
+
+def listed(value: Any) -> list[Any] | None:
+    """What is in it; None if it is a number, or nothing at all."""
+    try:
+        return list(value)
+    except TypeError:
+        return None
 
 
 def merged(runs: Iterable[Run]) -> list[Run]:
@@ -253,9 +289,10 @@ def place_of(tensor: Any) -> Place:
     """
     mesh, placements = tensor.device_mesh, tensor.placements
     coordinate = mesh.get_coordinate()
-    shape, here = tuple(tensor.shape), tuple(tensor._local_tensor.shape)
+    # Numbers, where a compiler has symbols: it compiles for these sizes.
+    shape, here = (tuple(map(int, sizes)) for sizes in (tensor.shape, tensor._local_tensor.shape))
     if coordinate is None:
-        return Place(shape or (1,), (((0, 0),),), len(shape) != 1)
+        return Place(shape, (((0, 0),),), len(shape) != 1)
     try:
         for entry in tensor._spec.shard_order or ():
             if list(entry.mesh_dims) != sorted(entry.mesh_dims):
@@ -289,7 +326,7 @@ def split(
         elif type(placement) is Shard:
             runs[placement.dim] = chunks(runs[placement.dim], ranks)[rank]
         elif not isinstance(placement, Replicate):
-            raise ValueError(f"{placement} is not supported")
+            raise ValueError(f"{placement!r} is not supported")
     return Place(shape, tuple(tuple(merged(along)) for along in runs))
 
 
@@ -310,6 +347,32 @@ def chunks(runs: Sequence[Run], count: int) -> list[list[Run]]:
 # ---- The operators' rules ----------------------------------------------------------------------------------
 
 
+# Functions that write to what is here of a tensor. A compiler cannot follow them: that is memory of the tensor, and for it
+# another tensor. So it gets them as operators. By name: the schema and the function.
+functions: dict[str, tuple[str, Callable[..., None]]] = {}
+library = torch.library.Library("fastinit", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def operator_of_parts(schema: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function of a part an operator for compilers. Keyword arguments are not for them."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        name = schema.partition("(")[0]
+        functions[name] = schema, function
+
+        def call(tensor: Tensor, *arguments: Any) -> None:
+            if is_dynamo_compiling():
+                prepare_to_compile()
+                with torch.no_grad():
+                    getattr(torch.ops.fastinit, name)(tensor, *arguments)
+            else:
+                function(tensor, *arguments)
+
+        return call
+
+    return decorate
+
+
 @cache
 def rules() -> dict[Any, Callable[..., Any]]:
     """For each operator what it does to a part, as ``torch.library.register_torch_dispatch`` wants it."""
@@ -326,7 +389,13 @@ def rules() -> dict[Any, Callable[..., Any]]:
 
         return fill
 
+    def calling(function: Callable[..., None]) -> Callable[..., None]:
+        return lambda cls, func, types, args, kwargs: function(*args)
+
     found: dict[Any, Callable[..., Any]] = {torch.ops.fastinit.take_key.default: take_key}
+    for name, (schema, function) in functions.items():
+        library.define(schema)  # type: ignore[no-untyped-call]
+        found[getattr(torch.ops.fastinit, name).default] = calling(function)
     for name in DRAWING:
         op = getattr(torch.ops.fastinit, name)
         found[op.default] = found[op.key] = filling(op)

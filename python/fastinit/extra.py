@@ -1,10 +1,50 @@
-"""An initialiser beyond ``torch.nn.init``: convolution kernels that start as an orthogonal map of the channels."""
+"""Initialisers beyond ``torch.nn.init``: those that people write by hand, and that JAX, Keras and timm have.
+
+The functions that scale a weight by its fans take its layout: experts stacked in front, fused projections, grouped and
+transposed convolutions, (inputs, outputs) matrices. ``docs/formulas.md`` has all formulas in one table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
+from torch.nn.init import calculate_gain
 
-from fastinit import _kernels, _parts
+from fastinit import _kernels, _parts, init
+from fastinit._fans import FanMode, Layout, Mode, Nonlinearity
 from fastinit._overridable import overridable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fastinit._kernels import Source
+
+Distribution = Literal["truncated_normal", "normal", "uniform"]
+Dims = int | Sequence[int]
+
+__all__ = [
+    "deepnet_scales",
+    "delta_orthogonal_",
+    "identity_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "lecun_normal_",
+    "lecun_uniform_",
+    "mup_normal_",
+    "residual_normal_",
+    "siren_uniform_",
+    "small_normal_",
+    "trunc_normal_",
+    "truncated_std",
+    "variance_scaling_",
+    "wang_normal_",
+    "xavier_normal_",
+    "xavier_uniform_",
+]
 
 
 @overridable
@@ -50,20 +90,660 @@ def delta_orthogonal_(
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
     position = [(size - 1) // 2 for size in field]
-    memory, place = _parts.here(tensor)
-    _kernels.require_writable("delta_orthogonal_", memory)
+    if _parts.is_part(tensor):
+        source = _kernels.source_of_part(tensor, generator)
+        _kernels.delta_orthogonal_part_(tensor, position, gain, source)
+        return tensor
+    _kernels.require_writable("delta_orthogonal_", tensor)
     # The matrix first: should an argument be wrong, nothing has been written yet.
     with torch.no_grad():
-        if place is None:
-            centre = memory
-            for index in position:
-                centre = centre.select(2, index)
-            matrix = drawn = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
-        else:
-            centre, place = place.centre(memory, position)
-            matrix = torch.empty(centre.shape, dtype=tensor.dtype, device=tensor.device)
-            drawn = _parts.Part(matrix, place)
-        _kernels.orthogonal_(drawn, gain, generator, "delta_orthogonal_")
-        _kernels.zero_(memory, "delta_orthogonal_")
+        matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
+        _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
+        _kernels.zero_(tensor, "delta_orthogonal_")
+        centre = tensor
+        for index in position:
+            centre = centre.select(2, index)
         centre.copy_(matrix)
     return tensor
+
+
+# ---- Scaled by the fans -------------------------------------------------------------------------------------
+
+
+class LayoutArguments(TypedDict, total=False):
+    """The layout of a weight, by keyword: ``variance_scaling_`` says what each means."""
+
+    fan_in: float | None
+    fan_out: float | None
+    in_dim: Dims | None
+    out_dim: Dims | None
+    batch_dims: Dims
+    groups: int
+    splits: int | Sequence[int]
+
+
+def variance_scaling_(
+    tensor: Tensor,
+    scale: float = 1.0,
+    mode: Mode = "fan_in",
+    distribution: Distribution = "truncated_normal",
+    *,
+    fan_in: float | None = None,
+    fan_out: float | None = None,
+    in_dim: Dims | None = None,
+    out_dim: Dims | None = None,
+    batch_dims: Dims = (),
+    groups: int = 1,
+    splits: int | Sequence[int] = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a weight so that the variance of its values is ``scale / fan``, whatever its layout.
+
+    ``scale`` 1 with ``"fan_in"`` is LeCun et al. (1998), "Efficient backprop"; 2 with ``"fan_in"`` He et al. (2015); 1 with
+    ``"fan_avg"`` Glorot and Bengio (2010). A normal distribution that is cut at two standard deviations is widened first, so
+    that the variance is the one that was asked for, as in JAX and Keras. The names are those of JAX.
+
+    Args:
+        tensor: the weight, by default of the shape (outputs, inputs, *receptive field).
+        scale: the variance times the fan, 0 or more.
+        mode: the fan: ``"fan_in"``, ``"fan_out"``, their mean (``"fan_avg"``), or the root of their product
+            (``"fan_geo_avg"``).
+        distribution: ``"truncated_normal"``, ``"normal"`` or ``"uniform"``.
+        fan_in: the fan-in, in place of the layout's.
+        fan_out: the fan-out, likewise.
+        in_dim: the dimension of the inputs, or several; by default the first one that is left. ``in_dim=0`` is all that a
+            matrix (inputs, outputs) or a transposed convolution needs.
+        out_dim: the dimension of the outputs, or several; by default the first one that is neither a batch nor ``in_dim``.
+        batch_dims: dimensions that stack weights of their own (experts). They do not count.
+        groups: the groups of a convolution.
+        splits: how many projections a fused one holds along ``out_dim`` (3 for queries, keys and values), or the size of
+            each. Each has fans of its own.
+        generator: where the key comes from: one key, whatever the splits.
+
+    Raises:
+        ValueError: if ``mode`` or ``distribution`` is unknown, if ``scale`` is negative or not finite, or if the layout does
+            not fit the shape.
+        RuntimeError: if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is not floating-point; ``"normal"`` and ``"uniform"`` fill complex ones too.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> experts = torch.empty(4, 300, 200)  # four matrices (outputs, inputs)
+        >>> w = fastinit.extra.variance_scaling_(experts, batch_dims=0)
+        >>> abs(w.std().item() * 200**0.5 - 1) < 0.02
+        True
+    """
+    layout = Layout(fan_in, fan_out, in_dim, out_dim, batch_dims, groups, splits)
+    return _scaled(tensor, _root(scale), mode, distribution, layout, generator)
+
+
+def lecun_normal_(
+    tensor: Tensor, *, generator: torch.Generator | None = None, **layout: Unpack[LayoutArguments]
+) -> Tensor:
+    """Fill a weight from the truncated normal distribution with the variance ``1 / fan_in``.
+
+    LeCun et al. (1998), "Efficient backprop". Self-normalising networks start from it (Klambauer et al., 2017).
+
+    Args:
+        tensor: the weight.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError, RuntimeError, NotImplementedError: as ``variance_scaling_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.lecun_normal_(torch.empty(300, 400))
+        >>> abs(w.std().item() - 0.05) < 0.001
+        True
+    """
+    return _scaled(tensor, 1.0, "fan_in", "truncated_normal", Layout(**layout), generator)
+
+
+def lecun_uniform_(
+    tensor: Tensor, *, generator: torch.Generator | None = None, **layout: Unpack[LayoutArguments]
+) -> Tensor:
+    """Fill a weight from the uniform distribution on [-h, h) with ``h = sqrt(3 / fan_in)``: of the variance ``1 / fan_in``.
+
+    LeCun et al. (1998), "Efficient backprop".
+
+    Args:
+        tensor: the weight.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError, RuntimeError, NotImplementedError: as ``variance_scaling_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.lecun_uniform_(torch.empty(20, 30))
+        >>> bool((w.abs() <= (3 / 30) ** 0.5).all())
+        True
+    """
+    return _scaled(tensor, 1.0, "fan_in", "uniform", Layout(**layout), generator)
+
+
+def xavier_normal_(
+    tensor: Tensor,
+    gain: float = 1.0,
+    generator: torch.Generator | None = None,
+    **layout: Unpack[LayoutArguments],
+) -> Tensor:
+    """Do what ``fastinit.xavier_normal_`` does, for a weight of any layout.
+
+    The distribution is N(0, std²) with ``std = gain * sqrt(2 / (fan_in + fan_out))`` (Glorot and Bengio, 2010).
+
+    Args:
+        tensor: the weight.
+        gain: the factor for the nonlinearity, 0 or more.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError, RuntimeError, NotImplementedError: as ``variance_scaling_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> qkv = torch.empty(3 * 256, 256)
+        >>> w = fastinit.extra.xavier_normal_(qkv, splits=3)
+        >>> abs(w.std().item() * 256**0.5 - 1) < 0.02
+        True
+    """
+    return _scaled(tensor, gain, "fan_avg", "normal", Layout(**layout), generator)
+
+
+def xavier_uniform_(
+    tensor: Tensor,
+    gain: float = 1.0,
+    generator: torch.Generator | None = None,
+    **layout: Unpack[LayoutArguments],
+) -> Tensor:
+    """Do what ``fastinit.xavier_uniform_`` does, for a weight of any layout.
+
+    The distribution is U(-h, h) with ``h = gain * sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio, 2010).
+
+    Args:
+        tensor: the weight.
+        gain: the factor for the nonlinearity, 0 or more.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError, RuntimeError, NotImplementedError: as ``variance_scaling_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.xavier_uniform_(torch.empty(30, 20), in_dim=0)  # (inputs, outputs)
+        >>> bool((w.abs() <= (6 / 50) ** 0.5).all())
+        True
+    """
+    return _scaled(tensor, gain, "fan_avg", "uniform", Layout(**layout), generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: FanMode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
+    generator: torch.Generator | None = None,
+    **layout: Unpack[LayoutArguments],
+) -> Tensor:
+    """Do what ``fastinit.kaiming_normal_`` does, for a weight of any layout.
+
+    The distribution is N(0, std²) with ``std = calculate_gain(nonlinearity, a) / sqrt(fan)`` (He et al., 2015).
+
+    Args:
+        tensor: the weight.
+        a: the slope of the leaky rectifier below 0.
+        mode: ``"fan_in"`` or ``"fan_out"``.
+        nonlinearity: the function that follows the layer, by its name.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError, RuntimeError, NotImplementedError: as ``variance_scaling_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> depthwise = torch.empty(512, 1, 7, 7)
+        >>> w = fastinit.extra.kaiming_normal_(depthwise, mode="fan_out", nonlinearity="relu", groups=512)
+        >>> abs(w.std().item() - (2 / 49) ** 0.5) < 0.01
+        True
+    """
+    return _scaled(tensor, calculate_gain(nonlinearity, a), mode, "normal", Layout(**layout), generator)
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: FanMode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
+    generator: torch.Generator | None = None,
+    **layout: Unpack[LayoutArguments],
+) -> Tensor:
+    """Do what ``fastinit.kaiming_uniform_`` does, for a weight of any layout.
+
+    The distribution is U(-h, h) with ``h = calculate_gain(nonlinearity, a) * sqrt(3 / fan)`` (He et al., 2015).
+
+    Args:
+        tensor: the weight.
+        a: the slope of the leaky rectifier below 0.
+        mode: ``"fan_in"`` or ``"fan_out"``.
+        nonlinearity: the function that follows the layer, by its name.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError, RuntimeError, NotImplementedError: as ``variance_scaling_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> up = torch.nn.ConvTranspose2d(16, 32, 3)
+        >>> w = fastinit.extra.kaiming_uniform_(up.weight, nonlinearity="relu", in_dim=0)
+        >>> bool((w.abs() <= (6 / (16 * 9)) ** 0.5).all())
+        True
+    """
+    return _scaled(tensor, calculate_gain(nonlinearity, a), mode, "uniform", Layout(**layout), generator)
+
+
+def _scaled(
+    tensor: Tensor,
+    gain: float,
+    mode: Mode,
+    distribution: Distribution,
+    layout: Layout,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Fill a weight, or each of its splits, with the standard deviation ``gain / sqrt(fan)``."""
+    if not 0.0 <= gain < math.inf:
+        raise RuntimeError(f"gain must be finite and at least 0, but got {gain}")
+    if distribution not in _FILLS:
+        raise ValueError(f"distribution must be one of {list(_FILLS)}, but is {distribution!r}")
+    stds = [gain / math.sqrt(fan) if fan else 0.0 for fan in layout.fans(tensor.shape, mode)]
+    if tensor.numel() == 0:
+        return tensor
+    fill = _FILLS[distribution]
+    if len(stds) == 1:
+        fill(tensor, stds[0], generator)
+        return tensor
+    pieces = layout.pieces(tensor.shape)
+    key = _kernels.take_key(tensor, generator, "variance_scaling_")
+    first = 0
+    for std, (dim, size) in zip(stds, pieces, strict=True):
+        fill(_parts.piece(tensor, dim, first, size), std, key)
+        first += size
+    return tensor
+
+
+def _uniform(tensor: Tensor, std: float, source: Source) -> None:
+    bound = init.SQRT_3 * std
+    init.uniform_(tensor, -bound, bound, source)  # type: ignore[arg-type]
+
+
+def _normal(tensor: Tensor, std: float, source: Source) -> None:
+    init.normal_(tensor, 0.0, std, source)  # type: ignore[arg-type]
+
+
+def _truncated_normal(tensor: Tensor, std: float, source: Source) -> None:
+    if std == 0.0:
+        return _normal(tensor, std, source)
+    wide = std / truncated_std(2.0)
+    init.trunc_normal_(tensor, 0.0, wide, -2 * wide, 2 * wide, source)  # type: ignore[arg-type]
+
+
+_FILLS = {"truncated_normal": _truncated_normal, "normal": _normal, "uniform": _uniform}
+
+
+# ---- Truncated in units of the standard deviation -----------------------------------------------------------
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    truncate: float = 2.0,
+    *,
+    corrected: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill a tensor from a normal distribution that is cut ``truncate`` standard deviations away from its mean.
+
+    ``torch.nn.init.trunc_normal_`` takes its bounds in the units of the values: with ``std=0.02`` its default bounds of ±2 are
+    100 standard deviations away, and cut nothing. This is what Flax, mlx and timm's ``trunc_normal_tf_`` do.
+
+    Args:
+        tensor: the tensor to fill, of any shape.
+        mean: the mean.
+        std: the standard deviation of the distribution before it is cut, above 0.
+        truncate: the distance of the bounds from the mean, in standard deviations, above 0; may be infinite.
+        corrected: widen the distribution before it is cut, so that the values have the standard deviation ``std``.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``truncate`` is not above 0.
+        RuntimeError, ZeroDivisionError, NotImplementedError: as ``fastinit.trunc_normal_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.trunc_normal_(torch.empty(300, 400), std=0.02)
+        >>> bool((w.abs() <= 0.04).all())
+        True
+    """
+    if not truncate > 0:
+        raise ValueError(f"truncate must be above 0, but is {truncate}")
+    if corrected:
+        std = std / truncated_std(truncate)
+    reach = truncate * std
+    return init.trunc_normal_(tensor, mean, std, mean - reach, mean + reach, generator)
+
+
+def truncated_std(truncate: float) -> float:
+    """Return the standard deviation of a standard normal distribution that is cut at ±``truncate``.
+
+    It is the root of ``1 - 2 t φ(t) / (2 Φ(t) - 1)`` (Johnson, Kotz and Balakrishnan, 1994, section 13.10.1).
+
+    Args:
+        truncate: where it is cut, above 0.
+
+    Example:
+        >>> import fastinit
+        >>> round(fastinit.extra.truncated_std(2.0), 9)
+        0.879625661
+    """
+    t = truncate
+    if t > 1.0:
+        if math.isinf(t):
+            return 1.0
+        density = math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+        return math.sqrt(1.0 - 2 * t * density / math.erf(t / math.sqrt(2)))
+    # The difference above cancels. Both integrals as series: of x² exp(-x²/2) and of exp(-x²/2), from 0 to t.
+    squares = mass = 0.0
+    term = 1.0  # (-t²/2)^k / k!
+    for k in range(20):
+        squares += term / (2 * k + 3)
+        mass += term / (2 * k + 1)
+        term *= -t * t / (2 * (k + 1))
+    return t * math.sqrt(squares / mass)
+
+
+# ---- Scaled by depth and width ------------------------------------------------------------------------------
+
+
+def residual_normal_(
+    tensor: Tensor, layers: int, std: float = 0.02, generator: torch.Generator | None = None
+) -> Tensor:
+    """Fill the last weight of a residual branch from N(0, std² / (2 layers)).
+
+    A transformer of ``layers`` blocks adds two branches in each to its residual stream, and the variance of their sum then
+    does not grow with the depth: Radford et al. (2019), "Language models are unsupervised multitask learners" (GPT-2).
+
+    Args:
+        tensor: the weight, of any shape.
+        layers: the number of blocks.
+        std: the standard deviation of the other weights.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``layers`` is below 1.
+        RuntimeError, NotImplementedError: as ``fastinit.normal_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.residual_normal_(torch.empty(300, 400), layers=50)
+        >>> abs(w.std().item() - 0.002) < 0.0001
+        True
+    """
+    return init.normal_(tensor, 0.0, std / math.sqrt(2 * _count("layers", layers)), generator)
+
+
+def small_normal_(tensor: Tensor, dim: int | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Fill a transformer's weight from N(0, 2 / (5 dim)).
+
+    It is the variance that Xavier's rule gives a feed-forward layer of four times the width, used for all weights: Nguyen and
+    Salazar (2019), "Transformers without tears". GPT-NeoX calls it small init.
+
+    Args:
+        tensor: the weight, of any shape.
+        dim: the width of the model; by default the size of the last dimension.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``dim`` is below 1.
+        RuntimeError, NotImplementedError: as ``fastinit.normal_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.small_normal_(torch.empty(300, 1000))
+        >>> abs(w.std().item() - 0.02) < 0.001
+        True
+    """
+    return init.normal_(tensor, 0.0, math.sqrt(2 / (5 * _width(tensor, dim))), generator)
+
+
+def wang_normal_(
+    tensor: Tensor, layers: int, dim: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Fill the last weight of a residual branch from N(0, (2 / (layers sqrt(dim)))²).
+
+    Wang and Komatsuzaki (2021), "GPT-J-6B". GPT-NeoX calls it Wang init.
+
+    Args:
+        tensor: the weight, of any shape.
+        layers: the number of blocks.
+        dim: the width of the model; by default the size of the last dimension.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``layers`` or ``dim`` is below 1.
+        RuntimeError, NotImplementedError: as ``fastinit.normal_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.wang_normal_(torch.empty(300, 400), layers=10)
+        >>> abs(w.std().item() - 0.01) < 0.001
+        True
+    """
+    std = 2 / (_count("layers", layers) * math.sqrt(_width(tensor, dim)))
+    return init.normal_(tensor, 0.0, std, generator)
+
+
+def mup_normal_(
+    tensor: Tensor,
+    role: Literal["input", "hidden", "output"] = "hidden",
+    scale: float = 1.0,
+    generator: torch.Generator | None = None,
+    **layout: Unpack[LayoutArguments],
+) -> Tensor:
+    """Fill a weight with the variance of the maximal update parametrisation (muP).
+
+    That is ``scale / fan_in`` for input and hidden weights and ``scale / fan_in²`` for output weights: Yang et al. (2022),
+    "Tensor programs V", table 3. The learning rates are the optimiser's business.
+
+    Args:
+        tensor: the weight.
+        role: which dimensions grow with the width: only that of the outputs (``"input"``), both (``"hidden"``), or only that
+            of the inputs (``"output"``).
+        scale: a factor that does not depend on the width.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError: if ``role`` is unknown, ``scale`` is negative or not finite, or the layout does not fit the shape.
+        RuntimeError, NotImplementedError: as ``fastinit.normal_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> head = fastinit.extra.mup_normal_(torch.empty(1000, 100), "output")
+        >>> abs(head.std().item() - 0.01) < 0.001
+        True
+    """
+    if role not in ("input", "hidden", "output"):
+        raise ValueError(f"role must be input, hidden or output, but is {role!r}")
+    where = Layout(**layout)
+    if role == "output":
+        fans = {*where.fans(tensor.shape, "fan_in")}
+        scale = scale / max(*fans, 1.0)
+    return _scaled(tensor, _root(scale), "fan_in", "normal", where, generator)
+
+
+def siren_uniform_(
+    tensor: Tensor,
+    omega: float = 30.0,
+    first: bool = False,
+    generator: torch.Generator | None = None,
+    **layout: Unpack[LayoutArguments],
+) -> Tensor:
+    """Fill a weight of a network with sine activations.
+
+    The distribution is U(-h, h) with ``h = 1 / fan_in`` in the first layer and ``sqrt(6 / fan_in) / omega`` in all others:
+    Sitzmann et al. (2020), "Implicit neural representations with periodic activation functions".
+
+    Args:
+        tensor: the weight.
+        omega: the factor within the sines.
+        first: whether this is the first layer.
+        generator: where the key comes from.
+        layout: the weight's layout, as for ``variance_scaling_``.
+
+    Raises:
+        ValueError: if ``omega`` is not above 0, or the layout does not fit the shape.
+        RuntimeError, NotImplementedError: as ``fastinit.uniform_``.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> w = fastinit.extra.siren_uniform_(torch.empty(256, 2), first=True)
+        >>> bool((w.abs() <= 0.5).all())
+        True
+    """
+    if not 0 < omega < math.inf:
+        raise ValueError(f"omega must be finite and above 0, but is {omega}")
+    where = Layout(**layout)
+    fan = where.fans(tensor.shape, "fan_in")[0]
+    bound = (1 / fan if first else math.sqrt(6 / fan) / omega) if fan else 0.0
+    return init.uniform_(tensor, -bound, bound, generator)
+
+
+def identity_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill a weight so that its layer passes on its inputs: ``eye_`` for a matrix, ``dirac_`` for a convolution.
+
+    Args:
+        tensor: the weight, of two to five dimensions.
+        groups: the groups of a convolution.
+
+    Raises:
+        ValueError: if ``tensor`` has another number of dimensions, or ``groups`` does not divide its outputs.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> fastinit.extra.identity_(torch.empty(2, 2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    return init.eye_(tensor) if tensor.dim() == 2 else init.dirac_(tensor, groups)
+
+
+class DeepNetScales(NamedTuple):
+    """What DeepNet multiplies by: the residual stream, and the weights of the branches (the gain of ``xavier_normal_``)."""
+
+    alpha: float
+    beta: float
+
+
+def deepnet_scales(
+    encoder_layers: int = 0, decoder_layers: int = 0, part: Literal["encoder", "decoder"] | None = None
+) -> DeepNetScales:
+    """Return DeepNet's factors for a transformer of this depth.
+
+    The feed-forward, value and output weights take ``xavier_normal_`` with ``gain=beta``, queries and keys with gain 1, and
+    each normalisation sees ``alpha * x + branch(x)``: Wang et al. (2022), "DeepNet: scaling transformers to 1,000 layers",
+    figure 2.
+
+    Args:
+        encoder_layers: the number of encoder blocks, or 0 without an encoder.
+        decoder_layers: the number of decoder blocks, or 0 without a decoder.
+        part: ``"encoder"`` or ``"decoder"``, if there are both.
+
+    Raises:
+        ValueError: if there are no layers, or ``part`` is not one of those there are.
+
+    Example:
+        >>> import fastinit
+        >>> scales = fastinit.extra.deepnet_scales(decoder_layers=32)
+        >>> round(scales.alpha, 4), scales.beta
+        (2.8284, 0.25)
+    """
+    if min(encoder_layers, decoder_layers) < 0 or max(encoder_layers, decoder_layers) == 0:
+        raise ValueError(f"there are {encoder_layers} encoder and {decoder_layers} decoder layers")
+    if encoder_layers and decoder_layers:
+        if part == "encoder":
+            depth = (encoder_layers**4 * decoder_layers) ** (1 / 16)
+            return DeepNetScales(0.81 * depth, 0.87 / depth)
+        if part == "decoder":
+            return DeepNetScales((3 * decoder_layers) ** 0.25, (12 * decoder_layers) ** -0.25)
+        raise ValueError(f"part must be encoder or decoder, but is {part!r}")
+    if part is not None and not {"encoder": encoder_layers, "decoder": decoder_layers}.get(part):
+        raise ValueError(f"there is no {part}")
+    layers = encoder_layers + decoder_layers
+    return DeepNetScales((2 * layers) ** 0.25, (8 * layers) ** -0.25)
+
+
+def _count(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, but is {value}")
+    return value
+
+
+def _width(tensor: Tensor, dim: int | None) -> int:
+    if dim is None and tensor.dim() == 0:
+        raise ValueError("a tensor without dimensions has no width")
+    return max(tensor.shape[-1], 1) if dim is None else _count("dim", dim)
+
+
+def _root(scale: float) -> float:
+    if not 0.0 <= scale < math.inf:
+        raise ValueError(f"scale must be finite and at least 0, but is {scale}")
+    return math.sqrt(scale)

@@ -271,7 +271,7 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     if _parts.is_part(tensor):
-        _kernels.fill_part_with_ones(tensor, min(tensor.shape), lambda i: (i, i), "eye_")
+        _kernels.eye_part_(tensor)
         return tensor
     _kernels.require_writable("eye_", tensor)
     _kernels.fill_(tensor, 0, "eye_")  # zero_ takes dtypes whose diagonal could not be filled then
@@ -321,12 +321,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
         _kernels.zero_(tensor, "dirac_")
         return tensor
     if _parts.is_part(tensor):
-
-        def passed_on(number: Tensor) -> list[Tensor]:
-            output = number[number % per_group < inputs]
-            return [output, output % per_group, *(torch.full_like(output, size // 2) for size in kernel)]
-
-        _kernels.fill_part_with_ones(tensor, outputs, passed_on, "dirac_")
+        _kernels.dirac_part_(tensor, groups)
         return tensor
     _kernels.require_writable("dirac_", tensor)
     centre = tensor

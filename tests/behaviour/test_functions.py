@@ -656,7 +656,12 @@ def test_records() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["fastinit", "fastinit.init", "fastinit._fans", "fastinit._enabled", "fastinit._enabled.report"]
+    "module",
+    ["fastinit"]
+    + [
+        f"fastinit.{name}"
+        for name in ("init", "extra", "keys", "rules", "_fans", "_parts", "_enabled", "_enabled.report")
+    ],
 )
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module), verbose=False)

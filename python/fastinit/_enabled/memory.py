@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastinit._parts import Part
+
 MOST_RUNS = 4096  # a view in more separate pieces is left out of the count of elements drawn again
 
 
@@ -83,3 +85,26 @@ class Memory:
 
     drawn: Intervals = field(default_factory=Intervals)
     fills: dict[tuple[Any, ...], Seen] = field(default_factory=dict)
+
+
+def local_of(tensor: Tensor) -> Tensor:
+    """The tensor that is really here."""
+    return tensor.local if isinstance(tensor, Part) else getattr(tensor, "_local_tensor", tensor)
+
+
+def storage_of(tensor: Tensor) -> int | None:
+    """Which memory a tensor lies in."""
+    try:
+        return int(local_of(tensor).untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError, ValueError):  # sparse, or not initialised yet
+        return None
+
+
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """The bytes of its storage within which a tensor lies: where they start and end."""
+    tensor = local_of(tensor)
+    size, start = tensor.element_size(), int(tensor.storage_offset())
+    if tensor.numel() == 0:
+        return start * size, start * size
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return start * size, (start + last + 1) * size

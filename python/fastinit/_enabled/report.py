@@ -143,6 +143,23 @@ class Fallthrough:
     calls: int = 0
 
 
+@dataclass(slots=True)
+class Unnamed:
+    """Fills in a block of ``keys_by_name`` whose keys came from the generator, at one place of the program.
+
+    Attributes:
+        function: what filled.
+        filename: the file of the call, the first one outside of torch and fastinit.
+        line: the line in that file.
+        calls: how often.
+    """
+
+    function: str
+    filename: str
+    line: int
+    calls: int = 0
+
+
 class Report:
     """What was filled in the block of a ``with fastinit.enabled() as report``.
 
@@ -151,6 +168,7 @@ class Report:
     Attributes:
         functions: a ``Row`` for each function that was called, by name.
         fallthrough: where torch drew random values itself; ``enabled(strict=True)`` looks for that.
+        unnamed: where tensors that have no name took their keys from the generator in a block of ``keys_by_name``.
 
     Example:
         >>> import fastinit, torch
@@ -170,6 +188,7 @@ class Report:
         self.functions: dict[str, Row] = {}
         self._memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
         self._fallthrough: dict[tuple[str, str, int], Fallthrough] = {}
+        self._unnamed: dict[tuple[str, str, int], Unnamed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """The table and the places. What is known of memory stays with the memory: a copy has no parameters."""
@@ -181,6 +200,10 @@ class Report:
     @property
     def fallthrough(self) -> list[Fallthrough]:
         return list(self._fallthrough.values())
+
+    @property
+    def unnamed(self) -> list[Unnamed]:
+        return list(self._unnamed.values())
 
     @property
     def total(self) -> Row:
@@ -304,6 +327,11 @@ class Report:
         entry.calls += 1
         return entry.calls == 1
 
+    def _took_key(self, function: str, filename: str, line: int) -> None:
+        """Note a fill without a name where fills have keys by name."""
+        place = (function, filename, line)
+        self._unnamed.setdefault(place, Unnamed(*place)).calls += 1
+
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
@@ -321,6 +349,13 @@ class Report:
         for fell in self.fallthrough:
             why = f": {fell.reason}" if fell.reason else ""
             yield f"drawn by torch, {fell.calls}×: {fell.function} at {fell.filename}:{fell.line}{why}"
+        for fill in self.unnamed:
+            yield no_name(fill)
+
+
+def no_name(fill: Unnamed) -> str:
+    place = f"{fill.filename}:{fill.line}"
+    return f"key from the generator, not by name, {fill.calls}×: {fill.function} at {place}"
 
 
 def _fill_of(seen: Seen, parameter: Tensor, whole: bool) -> Fill:

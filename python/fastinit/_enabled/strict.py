@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,16 +12,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from fastinit._enabled.report import Report
-
-PACKAGES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/")
+from fastinit._warn import program_line
 
 
 def fell_through(reports: Sequence[Report], function: str, reason: str) -> None:
     """Warn once for each line of a program at which torch draws random values itself."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(PACKAGES) and frame.f_back is not None:
-        frame = frame.f_back
-    place = frame.f_code.co_filename, frame.f_lineno
+    place = program_line()
     first = [report._fell(function, *place, reason) for report in reports if report.strict]
     if any(first):
         why = f": {reason}" if reason else ""
