@@ -7,7 +7,7 @@ A fill takes its key from a source: a generator, the default generator of the te
 is the key itself. ``caller`` is the function that error messages name.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
