@@ -112,12 +112,13 @@ struct SparseOp {
   }
 };
 
-inline void check_orthogonal(const char* op, const at::Tensor& self, const Part& part, size_t dims, double gain) {
+inline void check_orthogonal(const char* op, const at::Tensor& self, const Part& part, size_t dims,
+                             double gain) {
   const size_t given = part.shape_for(self).size();
   FASTINIT_CHECK_VALUE(given >= dims, op, "tensor must have ", dims, " or more dimensions, but has ", given);
   check_finite(op, self, "gain", gain);
-  FASTINIT_CHECK(std::abs(gain) <= largest(dtype_of(self)), op, "gain is out of bounds for ", self.scalar_type(),
-                 ": ", gain);
+  FASTINIT_CHECK(std::abs(gain) <= largest(dtype_of(self)), op, "gain is out of bounds for ",
+                 self.scalar_type(), ": ", gain);
 }
 
 struct OrthogonalOp {

@@ -56,8 +56,8 @@ void fill_matrix(const typename Algebra::Space& space, const typename Algebra::M
     const auto corner = q.block(k, k, m - k, n - k);
     const auto copy = space.wide().make(m - k, n - k);
     Algebra::copy(copy.matrix, corner);
-    accumulate<Wide>(space.wide(), copy.matrix, Indices(columns).first(static_cast<size_t>(n - k)), n - k, gain,
-                     copy.matrix);
+    accumulate<Wide>(space.wide(), copy.matrix, Indices(columns).first(static_cast<size_t>(n - k)), n - k,
+                     gain, copy.matrix);
     Algebra::copy(corner, copy.matrix);
   }
   if (k > 0) accumulate<Algebra>(space, q, columns, k, gain, q);
@@ -100,7 +100,8 @@ void fill_side_by_side(const Tensor& batch, const Gaussian& gaussian, double gai
 
 // A batch of small matrices on the CPU, as many at a time as there is memory for.
 template <class T>
-void fill_small(const Tensor& self, const Gaussian& gaussian, const Gain& gain, const at::TensorOptions& options) {
+void fill_small(const Tensor& self, const Gaussian& gaussian, const Gain& gain,
+                const at::TensorOptions& options) {
   const int64_t count = self.size(0), rows = gaussian.rows, cols = gaussian.cols;
   const bool in_place = can_be_viewed(self, {count, rows, cols}, options);
   const int64_t most = in_place ? count : std::min<int64_t>(count, 4 * cpu::threads());

@@ -164,7 +164,8 @@ class Native {
     if (count == z.cols) return z.upper();
     for (int64_t j = 0; j < count; ++j) {
       const int64_t from = columns[j] - begin;
-      for (int64_t i = 0; i < z.rows; ++i) z(i, j) = i <= from ? z(i, from) : T(0);  // below there is no zero in memory
+      for (int64_t i = 0; i < z.rows; ++i)
+        z(i, j) = i <= from ? z(i, from) : T(0);  // below there is no zero in memory
     }
     return z.block(0, 0, z.rows, count);
   }
@@ -181,7 +182,8 @@ class Native {
   static void gather(const Matrix& y, const Matrix& v1, const Matrix& v2, Indices rows) {
     for (int64_t i = 0; i < y.rows; ++i) {
       const bool above = rows[i] < v1.rows;
-      copy(y.block(i, 0, 1, y.cols), (above ? v1 : v2).block(above ? rows[i] : rows[i] - v1.rows, 0, 1, y.cols));
+      copy(y.block(i, 0, 1, y.cols),
+           (above ? v1 : v2).block(above ? rows[i] : rows[i] - v1.rows, 0, 1, y.cols));
     }
   }
   static void set_identity(const Matrix& a, Indices rows) {
@@ -297,7 +299,8 @@ class Aten {
   Matrix z1(const Matrix& t, const Matrix& v1, const Diagonal& d) { return t.t.matmul(v1.t.mH()).mul_(d); }
   Matrix w(const Matrix& like) { return at::empty_like(like.t); }
   Matrix choose(const Matrix& z, Indices columns, int64_t begin) const {
-    return static_cast<int64_t>(columns.size()) == z.cols ? z.t : z.t.index_select(1, tensor(columns).sub_(begin));
+    return static_cast<int64_t>(columns.size()) == z.cols ? z.t
+                                                          : z.t.index_select(1, tensor(columns).sub_(begin));
   }
   void add_diagonal(const Matrix& a, const Diagonal& d, Indices columns, int64_t begin) const {
     if (a.rows == a.cols) return void(a.t.diagonal().add_(d));
@@ -328,7 +331,8 @@ using Kind = std::type_identity<Algebra>;
 template <class F>
 void with_algebra(const at::Tensor& self, const F& f) {
   const at::ScalarType t = self.scalar_type();
-  const at::TensorOptions options = self.options().dtype(t == at::kHalf || t == at::kBFloat16 ? at::kFloat : t);
+  const at::TensorOptions options =
+      self.options().dtype(t == at::kHalf || t == at::kBFloat16 ? at::kFloat : t);
   if (!self.is_cpu() || self.is_complex()) return f(Kind<Aten>(), Aten::Space{options}, options);
   if (t == at::kDouble) return f(Kind<Native<double>>(), Native<double>::Space(), options);
   f(Kind<Native<float>>(), Native<float>::Space(), options);
@@ -341,4 +345,3 @@ inline bool can_be_viewed(const at::Tensor& self, at::IntArrayRef sizes, const a
 }
 
 }  // namespace fastinit
-

@@ -49,8 +49,8 @@ typename Algebra::Wide::Owned draw_corner(const typename Algebra::Space& space, 
 
 // Makes of q, m x number(columns), those columns of gain times Q.
 template <class Algebra>
-void make_columns(const typename Algebra::Space& space, const typename Algebra::Matrix& q, const Gaussian& gaussian,
-                  Indices columns, double gain) {
+void make_columns(const typename Algebra::Space& space, const typename Algebra::Matrix& q,
+                  const Gaussian& gaussian, Indices columns, double gain) {
   const int64_t m = gaussian.m(), n = gaussian.n(), k = long_reflectors(space, m, n);
   const auto split = std::lower_bound(columns.begin(), columns.end(), k);
   if (split != columns.end()) {
@@ -73,8 +73,8 @@ int64_t row_length(const Space& space, int64_t m, int64_t n) {
 
 // Makes of r, number(rows) x row_length, those rows of gain times Q.
 template <class Algebra>
-void make_rows(const typename Algebra::Space& space, const typename Algebra::Matrix& r, const Gaussian& gaussian,
-               Indices rows, double gain) {
+void make_rows(const typename Algebra::Space& space, const typename Algebra::Matrix& r,
+               const Gaussian& gaussian, Indices rows, double gain) {
   const int64_t m = gaussian.m(), n = gaussian.n(), k = long_reflectors(space, m, n);
   if (k > 0) apply<Algebra>(space, r, rows, k, k < n ? m : n, gain, Redrawn<Algebra>(space, gaussian));
   if (k < n) {
@@ -103,17 +103,20 @@ void make_part(const Tensor& self, const Gaussian& gaussian, Indices rows, Indic
     const int64_t most = 2 * space.block(m, n);
 
     double of_columns = 0;
-    for (const int64_t j : tall_cols) of_columns += static_cast<double>(2 * m - j) * static_cast<double>(2 * j);
+    for (const int64_t j : tall_cols)
+      of_columns += static_cast<double>(2 * m - j) * static_cast<double>(2 * j);
     const double of_row = static_cast<double>(length == n ? n : 2 * m - n) * static_cast<double>(2 * n);
-    const bool by_columns = number(tall_rows) == m || of_columns <= of_row * static_cast<double>(number(tall_rows));
+    const bool by_columns =
+        number(tall_rows) == m || of_columns <= of_row * static_cast<double>(number(tall_rows));
 
     const Indices made = by_columns ? tall_cols : tall_rows;
     const int64_t across = by_columns ? m : length;
-    const bool in_place = memory.defined() && (by_columns ? number(tall_rows) == m : number(tall_cols) == length);
+    const bool in_place =
+        memory.defined() && (by_columns ? number(tall_rows) == m : number(tall_cols) == length);
     const int64_t chunk = in_place ? number(made) : std::min(most, number(made));
     // As it is seen here, with one row or column for each that is made; and the tensor's rows are rows of memory.
     const auto turned = [&](const Tensor& x) { return wide ? x.t() : x; };
-    const Tensor q = turned(in_place               ? memory
+    const Tensor q = turned(in_place             ? memory
                             : by_columns == wide ? at::empty({chunk, across}, options)
                                                  : at::empty({across, chunk}, options));
     for (int64_t i = 0; i < number(made); i += chunk) {
@@ -130,7 +133,8 @@ void make_part(const Tensor& self, const Gaussian& gaussian, Indices rows, Indic
       const Indices kept = by_columns ? tall_rows : tall_cols;
       const Tensor values = by_columns ? x : x.narrow(1, 0, n);
       const int64_t dim = by_columns ? 0 : 1;
-      write(turned(number(kept) == values.size(dim) ? values : values.index_select(dim, as_tensor(kept, values))),
+      write(turned(number(kept) == values.size(dim) ? values
+                                                    : values.index_select(dim, as_tensor(kept, values))),
             by_columns == wide ? i : 0, by_columns == wide ? 0 : i);
     }
   });
@@ -183,16 +187,17 @@ void fill_segments(const Tensor& self, const Gaussian& gaussian, const std::vect
       begin += box.rows * box.cols;
     }
   }
-  make_part(self, gaussian, rows, first_indices(cols), gain, {}, [&](const Tensor& values, int64_t i, int64_t j) {
-    for (const Box& box : boxes) {
-      const int64_t at = std::lower_bound(rows.begin(), rows.end(), box.row) - rows.begin();
-      const int64_t top = std::max(at, i), bottom = std::min(at + box.rows, i + values.size(0));
-      const int64_t left = std::max(box.col, j), right = std::min(box.col + box.cols, j + values.size(1));
-      if (top >= bottom || left >= right) continue;
-      view(box.place + (top - at) * cols + left - box.col, bottom - top, right - left)
-          .copy_(values.narrow(0, top - i, bottom - top).narrow(1, left - j, right - left));
-    }
-  });
+  make_part(
+      self, gaussian, rows, first_indices(cols), gain, {}, [&](const Tensor& values, int64_t i, int64_t j) {
+        for (const Box& box : boxes) {
+          const int64_t at = std::lower_bound(rows.begin(), rows.end(), box.row) - rows.begin();
+          const int64_t top = std::max(at, i), bottom = std::min(at + box.rows, i + values.size(0));
+          const int64_t left = std::max(box.col, j), right = std::min(box.col + box.cols, j + values.size(1));
+          if (top >= bottom || left >= right) continue;
+          view(box.place + (top - at) * cols + left - box.col, bottom - top, right - left)
+              .copy_(values.narrow(0, top - i, bottom - top).narrow(1, left - j, right - left));
+        }
+      });
 }
 
 void fill_flat(const Tensor& self, const Gaussian& gaussian, const Gain& gain, const Part& part) {
@@ -217,7 +222,8 @@ void fill_flat(const Tensor& self, const Gaussian& gaussian, const Gain& gain, c
 }
 
 // The row-major indices of a part along some dimensions of the whole.
-std::vector<int64_t> indices(const Part& part, const std::vector<size_t>& begin, size_t first_dim, size_t last_dim) {
+std::vector<int64_t> indices(const Part& part, const std::vector<size_t>& begin, size_t first_dim,
+                             size_t last_dim) {
   std::vector<int64_t> result{0};
   for (size_t d = first_dim; d <= last_dim; ++d) {
     std::vector<int64_t> longer;

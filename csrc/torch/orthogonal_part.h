@@ -13,6 +13,7 @@ void fill_whole(const at::Tensor& self, const Gaussian& gaussian, const Gain& ga
 void fill_batch(const at::Tensor& self, const Gaussian& gaussian, const Gain& gain);
 
 // Fills a part of the whole matrix, or of a batch of which that is the first one's.
-void fill_part(const at::Tensor& self, const Gaussian& gaussian, const Gain& gain, const Part& part, bool batch);
+void fill_part(const at::Tensor& self, const Gaussian& gaussian, const Gain& gain, const Part& part,
+               bool batch);
 
 }  // namespace fastinit

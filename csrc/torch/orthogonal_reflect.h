@@ -57,7 +57,8 @@ class Redrawn {
         memory_(space.make(gaussian.wide() ? block_ : rows, gaussian.wide() ? rows : block_)) {}
 
   typename Algebra::Matrix block(int64_t i, int64_t j, int64_t r, int64_t c) const {
-    const auto x = gaussian_.wide() ? memory_.matrix.block(0, 0, c, r).transposed() : memory_.matrix.block(0, 0, r, c);
+    const auto x =
+        gaussian_.wide() ? memory_.matrix.block(0, 0, c, r).transposed() : memory_.matrix.block(0, 0, r, c);
     gaussian_.box(space_, x, i, j);
     return x;
   }
@@ -115,8 +116,8 @@ void accumulate(const typename Algebra::Space& space, const typename Algebra::Ma
 // Multiplies rows r from the right by `count` reflectors, and by gain D. If `rows` are given, it begins with those of the
 // identity. The last block need not make columns after the first `wanted`.
 template <class Algebra, class Numbers>
-void apply(const typename Algebra::Space& space, const typename Algebra::Matrix& r, Indices rows, int64_t count,
-           int64_t wanted, double gain, const Numbers& numbers) {
+void apply(const typename Algebra::Space& space, const typename Algebra::Matrix& r, Indices rows,
+           int64_t count, int64_t wanted, double gain, const Numbers& numbers) {
   const int64_t length = numbers.rows, block = std::min(count, space.block(length, numbers.cols));
   Algebra on(space, length, r.rows, block);
   typename Algebra::Diagonal d;
