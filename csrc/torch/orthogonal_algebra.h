@@ -174,26 +174,41 @@ class Native {
     for (int64_t j = 0; j < a.cols; ++j) a(columns[j] - begin, j) += d[columns[j] - begin];
   }
   static void scale_columns(const Matrix& a, const Diagonal& d) {
-    for (int64_t i = 0; i < a.rows; ++i) {
-      for (int64_t j = 0; j < a.cols; ++j) a(i, j) *= d[j];
-    }
+    for_each_element(a, [&](int64_t i, int64_t j) { a(i, j) *= d[j]; });
   }
-  // Those rows of the matrix that has v1 above v2.
-  static void gather(const Matrix& y, const Matrix& v1, const Matrix& v2, Indices rows) {
-    for (int64_t i = 0; i < y.rows; ++i) {
-      const bool above = rows[i] < v1.rows;
-      copy(y.block(i, 0, 1, y.cols),
-           (above ? v1 : v2).block(above ? rows[i] : rows[i] - v1.rows, 0, 1, y.cols));
-    }
+  // Those rows of the matrix that has zeros in its first rows, up to `begin`, then v1, then v2.
+  static void gather(const Matrix& y, const Matrix& v1, const Matrix& v2, Indices rows, int64_t begin) {
+    for_each_element(y, [&](int64_t i, int64_t j) {
+      const int64_t row = rows[i] - begin;
+      y(i, j) = row < 0 ? T(0) : row < v1.rows ? v1(row, j) : v2(row - v1.rows, j);
+    });
   }
   static void set_identity(const Matrix& a, Indices rows) {
+    for_each_element(a, [&](int64_t i, int64_t j) { a(i, j) = T(j == rows[i]); });
+  }
+  // Adds those rows of the identity, from their column `begin` on.
+  static void add_identity(const Matrix& a, Indices rows, int64_t begin) {
     for (int64_t i = 0; i < a.rows; ++i) {
-      for (int64_t j = 0; j < a.cols; ++j) a(i, j) = T(j == rows[i]);
+      if (rows[i] >= begin && rows[i] < begin + a.cols) a(i, rows[i] - begin) += 1;
     }
   }
 
  private:
   Matrix square(int64_t number, int64_t b) { return {squares_.get() + number * block_ * block_, b, b, b, 1}; }
+
+  // In the order of memory.
+  template <class F>
+  static void for_each_element(const Matrix& a, const F& f) {
+    if (a.row_stride < a.col_stride) {
+      for (int64_t j = 0; j < a.cols; ++j) {
+        for (int64_t i = 0; i < a.rows; ++i) f(i, j);
+      }
+    } else {
+      for (int64_t i = 0; i < a.rows; ++i) {
+        for (int64_t j = 0; j < a.cols; ++j) f(i, j);
+      }
+    }
+  }
 
   void invert_upper(const Matrix& inverse, const Matrix& a) {
     const int64_t n = a.rows, h = n / 2;
@@ -308,11 +323,16 @@ class Aten {
     a.t.scatter_add_(0, rows.unsqueeze(0), d.index_select(0, rows).unsqueeze(0));
   }
   static void scale_columns(const Matrix& a, const Diagonal& d) { a.t.mul_(d); }
-  void gather(const Matrix& y, const Matrix& v1, const Matrix& v2, Indices rows) const {
-    y.t.copy_(at::cat({v1.t, v2.t}).index_select(0, tensor(rows)));
+  void gather(const Matrix& y, const Matrix& v1, const Matrix& v2, Indices rows, int64_t begin) const {
+    const at::Tensor row = tensor(rows).sub_(begin);
+    y.t.copy_(at::cat({v1.t, v2.t}).index_select(0, row.clamp_min(0)).mul_(row.ge(0).unsqueeze(1)));
   }
   void set_identity(const Matrix& a, Indices rows) const {
-    a.t.copy_(tensor(rows).unsqueeze(1).eq(at::arange(a.cols, index_options())));
+    a.t.zero_();
+    add_identity(a, rows, 0);
+  }
+  void add_identity(const Matrix& a, Indices rows, int64_t begin) const {
+    a.t.add_(tensor(rows).sub_(begin).unsqueeze(1).eq(at::arange(a.cols, index_options())));
   }
 
  private:

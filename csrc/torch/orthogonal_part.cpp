@@ -1,20 +1,21 @@
-// A part of Q without the rest of it.
+// A part of Q without the rest of it, in one of three ways.
 //
-// Some columns are what is left of the whole's algorithm when all others are left out: to the last bit on the CPU, for real
-// matrices. A block of reflectors is drawn when its turn comes. With j the column, it takes 4 (m j - j^2 / 2) multiplications
-// and additions.
+// Columns are what is left of the whole's algorithm when all others are left out: to the last bit on the CPU, for real
+// matrices. A block of reflectors is drawn when its turn comes. Column j takes 4 m j - 2 j^2 multiplications and additions.
 //
-// Some rows are those of the identity, multiplied by one block of reflectors after the other from the right:
+// Rows are those of the identity, multiplied by one block of reflectors after the other from the right,
 //
-//   e_i* Q = (... ((e_i* - (e_i* V) T V*) ...) D.
+//   e_i* Q = (... ((e_i* - (e_i* V) T V*) ...) D,
 //
-// The sums are others, and agree to rounding. A row takes 4 m n - 2 n^2, or 2 n^2 if there is but one block.
+// or, in a tall matrix, solved for. A row takes 4 m n - 2 n^2 in the one way and 2 n^2 in the other, besides m n^2 - 2/3 n^3
+// for all of them. Their sums are others than the whole's, and agree to rounding.
 //
-// Of what is part of both, or of neither, the one is made that takes less. What is not part of the result as it lies in memory
-// (the other rows or columns, numbers of 16 bits) is computed in chunks of 2 b of those rows or columns. So, besides the part,
-// it takes memory for
+// All rows that are needed means columns; else that is done which takes least. To each come m n b for T, whenever it is made.
 //
-//   m (b + 2 b) numbers for a block of reflectors and a chunk, b as in block_size, and what block_size says.
+// Where the part's own memory does not take what is computed (there are numbers of 16 bits, or other columns and rows among
+// them), that is made in chunks of 2 b columns or rows; solved for, all at a time. So, besides the part, the memory of m (b + 2 b)
+// numbers is needed for a block of reflectors and a chunk, with b as in block_size, and what block_size says; or, besides the
+// part in float32, that of 2 (m + n) b.
 #include "torch/orthogonal_part.h"
 
 #include <ATen/ATen.h>
@@ -88,6 +89,28 @@ void make_rows(const typename Algebra::Space& space, const typename Algebra::Mat
   }
 }
 
+enum class Way { columns, rows, solved_rows };
+
+// The cheapest of those that make some rows and columns of the tall matrix.
+template <class Space>
+Way choose_way(const Space& space, int64_t m, int64_t n, Indices rows, Indices cols) {
+  if (number(rows) == m) return Way::columns;
+  const auto product = [](int64_t a, int64_t b, int64_t c) {
+    return static_cast<double>(a) * static_cast<double>(b) * static_cast<double>(c);
+  };
+  const int64_t b = space.block(m, n);
+  const double triangle = product(m, n, b);  // for all T
+  const auto chunks = [&](Indices made) { return static_cast<double>((number(made) + 2 * b - 1) / (2 * b)); };
+  double by_columns = chunks(cols) * triangle;
+  for (const int64_t j : cols) by_columns += product(1, 2 * m - j, 2 * j);
+  const double by_rows =
+      chunks(rows) * triangle + product(number(rows), row_length(space, m, n) == n ? n : 2 * m - n, 2 * n);
+  const double solved = triangle + product(n, n, m + 2 * number(rows)) - product(n, n, n) * 2 / 3;
+  const bool solvable = number(cols) == n && long_reflectors(space, m, n) == n;
+  if (solvable && solved < std::min(by_columns, by_rows)) return Way::solved_rows;
+  return by_columns <= by_rows ? Way::columns : Way::rows;
+}
+
 // Where the values of a part go that does not take them itself: a box of them, and the place of its first one among the
 // part's rows and columns.
 using Write = std::function<void(const Tensor& values, int64_t row, int64_t col)>;
@@ -99,42 +122,41 @@ void make_part(const Tensor& self, const Gaussian& gaussian, Indices rows, Indic
   with_algebra(self, [&]<class Algebra>(Kind<Algebra>, const auto& space, const at::TensorOptions& options) {
     const bool wide = gaussian.wide();
     const Indices tall_rows = wide ? cols : rows, tall_cols = wide ? rows : cols;
-    const int64_t m = gaussian.m(), n = gaussian.n(), length = row_length(space, m, n);
-    const int64_t most = 2 * space.block(m, n);
+    const int64_t m = gaussian.m(), n = gaussian.n();
+    const Way way = choose_way(space, m, n, tall_rows, tall_cols);
+    // What is made one after the other, how much of it at a time, and how long it is; and what is kept of that.
+    const bool by_columns = way == Way::columns;
+    const Indices made = by_columns ? tall_cols : tall_rows, kept = by_columns ? tall_rows : tall_cols;
+    const int64_t length = by_columns ? m : way == Way::solved_rows ? n : row_length(space, m, n);
+    const bool in_place = memory.defined() && number(kept) == length;
+    const int64_t chunk =
+        in_place || way == Way::solved_rows ? number(made) : std::min(number(made), 2 * space.block(m, n));
 
-    double of_columns = 0;
-    for (const int64_t j : tall_cols)
-      of_columns += static_cast<double>(2 * m - j) * static_cast<double>(2 * j);
-    const double of_row = static_cast<double>(length == n ? n : 2 * m - n) * static_cast<double>(2 * n);
-    const bool by_columns =
-        number(tall_rows) == m || of_columns <= of_row * static_cast<double>(number(tall_rows));
-
-    const Indices made = by_columns ? tall_cols : tall_rows;
-    const int64_t across = by_columns ? m : length;
-    const bool in_place =
-        memory.defined() && (by_columns ? number(tall_rows) == m : number(tall_cols) == length);
-    const int64_t chunk = in_place ? number(made) : std::min(most, number(made));
-    // As it is seen here, with one row or column for each that is made; and the tensor's rows are rows of memory.
     const auto turned = [&](const Tensor& x) { return wide ? x.t() : x; };
     const Tensor q = turned(in_place             ? memory
-                            : by_columns == wide ? at::empty({chunk, across}, options)
-                                                 : at::empty({across, chunk}, options));
+                            : by_columns == wide ? at::empty({chunk, length}, options)
+                                                 : at::empty({length, chunk}, options));
+    const int64_t dim = by_columns ? 1 : 0;
     for (int64_t i = 0; i < number(made); i += chunk) {
       const int64_t count = std::min(chunk, number(made) - i);
       const Indices some = made.subspan(static_cast<size_t>(i), static_cast<size_t>(count));
-      const Tensor x = q.narrow(by_columns ? 1 : 0, 0, count);
-      if (by_columns) {
-        make_columns<Algebra>(space, Algebra::of(x), gaussian, some, gain.folded());
-      } else {
-        make_rows<Algebra>(space, Algebra::of(x), gaussian, some, gain.folded());
+      const Tensor x = q.narrow(dim, 0, count);
+      const auto matrix = Algebra::of(x);
+      switch (way) {
+        case Way::columns:
+          make_columns<Algebra>(space, matrix, gaussian, some, gain.folded());
+          break;
+        case Way::rows:
+          make_rows<Algebra>(space, matrix, gaussian, some, gain.folded());
+          break;
+        case Way::solved_rows:
+          solve<Algebra>(space, matrix, some, gaussian, gain.folded());
       }
       gain.finish(x);
       if (in_place) return;
-      const Indices kept = by_columns ? tall_rows : tall_cols;
-      const Tensor values = by_columns ? x : x.narrow(1, 0, n);
-      const int64_t dim = by_columns ? 0 : 1;
-      write(turned(number(kept) == values.size(dim) ? values
-                                                    : values.index_select(dim, as_tensor(kept, values))),
+      const Tensor values = x.narrow(1 - dim, 0, by_columns ? m : n);
+      const bool all = number(kept) == values.size(1 - dim);
+      write(turned(all ? values : values.index_select(1 - dim, as_tensor(kept, values))),
             by_columns == wide ? i : 0, by_columns == wide ? 0 : i);
     }
   });

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "torch/orthogonal_algebra.h"
 
@@ -42,19 +43,22 @@ int64_t long_reflectors(const Space& space, int64_t m, int64_t n) {
   return space.is_wide() ? n : std::clamp<int64_t>(m - short_reflector, 0, n);
 }
 
-// The numbers of a Gaussian matrix, drawn anew for each block of reflectors, in memory for one.
+// The numbers of a Gaussian matrix, drawn block by block in the memory of one; that of a block of reflectors, if nothing else
+// is said.
 template <class Algebra>
 class Redrawn {
  public:
   using Space = typename Algebra::Space;
 
   Redrawn(const Space& space, const Gaussian& gaussian)
+      : Redrawn(space, gaussian, gaussian.m(),
+                std::min(gaussian.n(), space.block(gaussian.m(), gaussian.n()))) {}
+  Redrawn(const Space& space, const Gaussian& gaussian, int64_t most_rows, int64_t most_cols)
       : rows(gaussian.m()),
         cols(gaussian.n()),
         space_(space),
         gaussian_(gaussian),
-        block_(std::min(cols, space.block(rows, cols))),
-        memory_(space.make(gaussian.wide() ? block_ : rows, gaussian.wide() ? rows : block_)) {}
+        memory_(gaussian.wide() ? space.make(most_cols, most_rows) : space.make(most_rows, most_cols)) {}
 
   typename Algebra::Matrix block(int64_t i, int64_t j, int64_t r, int64_t c) const {
     const auto x =
@@ -68,7 +72,6 @@ class Redrawn {
  private:
   const Space& space_;
   const Gaussian& gaussian_;
-  const int64_t block_;
   typename Algebra::Owned memory_;
 };
 
@@ -130,7 +133,7 @@ void apply(const typename Algebra::Space& space, const typename Algebra::Matrix&
     const auto r1 = r.block(0, k, r.rows, b);
     const auto y = on.w(r1);
     if (k == 0 && !rows.empty()) {
-      on.gather(y, v1, v2, rows);
+      on.gather(y, v1, v2, rows, 0);
     } else {
       on.multiply(y, r1, v1.lower(), 1, false);
       if (below > 0) on.multiply(y, r.block(0, k + b, r.rows, below), v2, 1, true);
@@ -142,6 +145,53 @@ void apply(const typename Algebra::Space& space, const typename Algebra::Matrix&
     if (rest > 0) {
       on.multiply(r.block(0, k + b, r.rows, rest), y, on.adjoint(v2.block(0, 0, rest, b)), -1, true);
     }
+  }
+}
+
+// Makes of r those rows of gain times Q = 1 - Y V*, Y = V T, without anything that is as long as the reflectors are:
+//
+//   Y_k = (V_k - sum over l < k of Y_l (V_l* V_k)) T_kk
+//
+// for each block k of columns. Takes m n^2 - 2/3 n^3 for the inner products, however many rows, and 2 n^2 for each.
+template <class Algebra>
+void solve(const typename Algebra::Space& space, const typename Algebra::Matrix& r, Indices rows,
+           const Gaussian& gaussian, double gain) {
+  using Matrix = typename Algebra::Matrix;
+  const int64_t m = gaussian.m(), n = gaussian.n(), block = std::min(n, space.block(m, n));
+  const int64_t height = std::max(block, m * block / n);
+  const Redrawn<Algebra> numbers(space, gaussian), strips(space, gaussian, height, n);
+  const auto products = space.make(n, block), heads = space.make(n, block);
+  std::vector<typename Algebra::Diagonal> diagonals;
+  Algebra on(space, m, r.rows, block);
+  for (int64_t k = 0; k < n; k += block) {
+    const int64_t b = std::min(block, n - k), below = m - k - b;
+    const Matrix x = numbers.block(k, k, b + below, b), v2 = x.block(b, 0, below, b);
+    const Matrix v1 = on.v1(x.block(0, 0, b, b));
+    const Matrix t = on.t(v1, x, gain, diagonals.emplace_back());
+    const Matrix y = r.block(0, k, r.rows, b);
+    on.gather(y, v1, v2, rows, k);
+    if (k >
+        0) {  // what stands in these rows to the left is as it was drawn: V differs on its diagonal and above
+      const Matrix product = products.matrix.block(0, 0, k, b);
+      for (int64_t i = k; i < m; i += height) {
+        const int64_t count = std::min(height, m - i), head = i == k ? b : 0;
+        const Matrix left = strips.block(i, 0, count, k);
+        if (head > 0) on.multiply(product, on.adjoint(left.block(0, 0, b, k)), v1.lower(), 1, false);
+        on.multiply(product, on.adjoint(left.block(head, 0, count - head, k)),
+                    v2.block(i + head - k - b, 0, count - head, b), 1, true);
+      }
+      on.multiply(y, r.block(0, 0, r.rows, k), product, -1, true);
+    }
+    on.postmultiply(y, y, t.upper(), 1);
+    Algebra::copy(heads.matrix.block(k, 0, b, b), v1);
+  }
+  for (int64_t k = (n - 1) / block * block; k >= 0; k -= block) {
+    const int64_t b = std::min(block, n - k);
+    const Matrix y = r.block(0, k, r.rows, b);
+    on.postmultiply(y, y, on.adjoint(heads.matrix.block(k, 0, b, b).lower()), -1);
+    if (k > 0) on.multiply(y, r.block(0, 0, r.rows, k), on.adjoint(strips.block(k, 0, b, k)), -1, true);
+    on.add_identity(y, rows, k);
+    on.scale_columns(y, diagonals[static_cast<size_t>(k / block)]);
   }
 }
 
