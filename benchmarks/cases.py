@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import fastinit
 from fastinit.demo.model import PRESETS, gpt2, init_weights
 
 Shape = tuple[int, ...]
@@ -88,6 +89,41 @@ class ManyCase(Case):
 
     def shape(self) -> Shape:
         return (sum(map(math.prod, self.shapes)),)
+
+
+@dataclass(frozen=True)
+class BatchCase(Case):
+    """A batch of matrices: fastinit's batched_orthogonal_, and for who has none a loop."""
+
+    def call(self, library: Any) -> Call:
+        one = super().call(library)
+        if library is fastinit:
+            return fastinit.batched_orthogonal_
+        return lambda batch: [one(matrix) for matrix in batch]
+
+
+@dataclass(frozen=True)
+class PartCase(Case):
+    """The part of the last of so many ranks, along one dimension, in the memory of the whole."""
+
+    dim: int = 0
+    ranks: int = 1
+
+    def call(self, library: Any) -> Call:
+        def fill(tensor: torch.Tensor, rank: int) -> None:
+            begin, end = (tensor.shape[self.dim] * i // self.ranks for i in (rank, rank + 1))
+            offset = [begin if d == self.dim else 0 for d in range(tensor.dim())]
+            part = fastinit.part_of(tensor.narrow(self.dim, begin, end - begin), tensor.shape, offset)
+            getattr(fastinit, self.function)(part, generator=torch.Generator().manual_seed(0))
+
+        def look(tensor: torch.Tensor) -> Any:
+            """With the parts of all other ranks beside it."""
+            whole = tensor.clone()
+            for rank in range(self.ranks - 1):
+                fill(whole, rank)
+            return super(PartCase, self).call(library)(whole)
+
+        return partial(fill, rank=self.ranks - 1) if library is fastinit else look
 
 
 @dataclass(frozen=True)

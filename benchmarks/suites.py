@@ -23,10 +23,12 @@ from benchmarks.cases import (
     PRODUCT,
     TORCH,
     AtMost,
+    BatchCase,
     Case,
     Faster,
     ManyCase,
     ModelCase,
+    PartCase,
     Row,
     Shape,
     Side,
@@ -41,11 +43,13 @@ XAVIER_UNIFORM, XAVIER_NORMAL = Case("xavier_uniform_"), Case("xavier_normal_")
 KAIMING_UNIFORM, KAIMING_NORMAL = Case("kaiming_uniform_"), Case("kaiming_normal_")
 SPARSE_10, SPARSE_90 = (Case("sparse_", {"sparsity": s}, f"sparse_ {s}") for s in (0.1, 0.9))
 ORTHOGONAL = Case("orthogonal_")
+ORTHOGONAL_BATCH = BatchCase("orthogonal_", name="batched_orthogonal_")
 CONSTANT = Case("constant_", {"val": 0.5})
 ONES, ZEROS, EYE, DIRAC = map(Case, ("ones_", "zeros_", "eye_", "dirac_"))
 MODEL = ModelCase("gpt2-xl", name="the demo's model, 1.56 G")
 TINY_MODEL = ModelCase("tiny", name="the demo's model, tiny")
 
+RANKS = (2, 4, 8, 32)
 THREE = (UNIFORM, NORMAL, TRUNCATED)
 TRUNCATIONS = (TRUNCATED_FAR, TRUNCATED_TAIL, TRUNCATED_NARROW)
 SCALED = (XAVIER_UNIFORM, XAVIER_NORMAL, KAIMING_UNIFORM, KAIMING_NORMAL)
@@ -151,19 +155,43 @@ def must() -> Iterator[Row]:
     return (each.row() for each in MUST)
 
 
-def orthogonal(shapes: Iterable[Shape] = ORTHOGONAL_RATIOS, shape: Shape = (1024, 1024)) -> Iterator[Row]:
-    """float32 in the shapes, and the other dtypes in one."""
+ORTHOGONAL_BATCHES: dict[Shape, float] = {
+    (64, 256, 256): 4,
+    **dict.fromkeys(((256, 64, 64), (16, 512, 512), (4, 1024, 1024)), 1),
+}
+ORTHOGONAL_PARTS: tuple[Shape, ...] = ((2048, 2048), (4096, 4096), (8192, 2048), (2048, 8192))
+
+
+def orthogonal(
+    shapes: Iterable[Shape] = ORTHOGONAL_RATIOS,
+    shape: Shape = (1024, 1024),
+    batches: Iterable[Shape] = ORTHOGONAL_BATCHES,
+    parts: Iterable[Shape] = ORTHOGONAL_PARTS,
+) -> Iterator[Row]:
+    """float32 in the shapes, the other dtypes in one; batches, and parts of 2 to 32 ranks."""
     for each in shapes:
         requirements: tuple[Faster | AtMost, ...] = (Faster("fastinit", "torch", ORTHOGONAL_RATIOS[each]),)
         if each == (4096, 4096):
             requirements += (
-                Faster("fastinit", "product", 1 / 0.9),
+                Faster("fastinit", "product", 1 / 0.6),
                 AtMost("fastinit", "orthogonality", 2e-6),
             )
         sides = (PRODUCT, TORCH, FASTINIT, *JAX[:1])
         yield Row("orthogonal", ORTHOGONAL, each, sides=sides, requirements=requirements)
     for dtype in ("float64", "bfloat16", "float16"):
         yield Row("orthogonal", ORTHOGONAL, shape, dtype, sides=(PRODUCT, TORCH, FASTINIT))
+    for each in batches:
+        requirements = (Faster("fastinit", "torch", ORTHOGONAL_BATCHES[each]),)
+        yield Row(
+            "orthogonal batches", ORTHOGONAL_BATCH, each, sides=(TORCH, FASTINIT), requirements=requirements
+        )
+    for each, (dim, name) in product(parts, enumerate(("rows", "columns"))):
+        some = {
+            n: Side("fastinit", case=PartCase("orthogonal_", name=f"1/{n}", dim=dim, ranks=n)) for n in RANKS
+        }
+        requirements = (Faster(some[2].name, "fastinit", 1 / 0.6),) if each == (4096, 4096) else ()
+        of = Case("orthogonal_", name=f"its {name}")
+        yield Row("orthogonal parts", of, each, sides=(FASTINIT, *some.values()), requirements=requirements)
 
 
 # ---- Everything else ---------------------------------------------------------------------------------------
@@ -210,7 +238,7 @@ def quick() -> Iterator[Row]:
     yield from threads(20)
     yield from layouts((16,))
     yield from initialisers(18)
-    yield from orthogonal([(n, n) for n in (4, 64, 256, 512)], (128, 128))
+    yield from orthogonal([(n, n) for n in (4, 64, 256, 512)], (128, 128), (), ())
     yield Row("model", TINY_MODEL, TINY_MODEL.shape())
 
 

@@ -27,6 +27,9 @@ void spin_until(const F& done) {
   }
 }
 
+// Whether this thread does a part of some work: what is to be done within it, it does by itself.
+thread_local bool at_work = false;
+
 // Work in parts, of which whoever comes takes the next one.
 struct Work {
   int64_t begin, end, step;
@@ -38,11 +41,13 @@ struct Work {
   int64_t parts() const { return (end - begin + step - 1) / step; }
 
   void help() {
+    at_work = true;
     for (int64_t part; (part = taken.fetch_add(1, std::memory_order_relaxed)) < parts();) {
       const int64_t from = begin + part * step;
       work(from, std::min(from + step, end), context);
       if (finished.fetch_add(1, std::memory_order_acq_rel) + 1 == parts()) finished.notify_one();
     }
+    at_work = false;
   }
   void wait() {
     const auto done = [this] { return finished.load(std::memory_order_acquire) == parts(); };
@@ -114,7 +119,7 @@ int threads() { return at::get_num_threads(); }
 void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*),
                   void* context) {
   const int64_t most = std::min<int64_t>(threads(), (end - begin + grain - 1) / grain);
-  if (most <= 1 || at::in_parallel_region()) return work(begin, end, context);
+  if (most <= 1 || at_work || at::in_parallel_region()) return work(begin, end, context);
   const std::shared_ptr<Work> shared(new Work{begin, end, grain, work, context, most - 1});
   pool().offer(shared);
   shared->help();

@@ -9,8 +9,8 @@ namespace fastinit::cpu {
 int threads();
 
 // Calls work(from, to, context) for parts of begin .. end - 1, of `grain` each (the last one may be smaller), on these
-// threads. The caller's thread works as well, and waits for no thread that has not begun. Inside a parallel region
-// of libtorch's it works alone. `work` does not throw.
+// threads. The caller's thread works as well, and waits for no thread that has not begun. Inside such
+// work, or a parallel region of libtorch's, it works alone. `work` does not throw.
 void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*),
                   void* context);
 

@@ -112,28 +112,42 @@ struct SparseOp {
   }
 };
 
+inline void check_orthogonal(const char* op, const at::Tensor& self, const Part& part, size_t dims,
+                             double gain) {
+  const size_t given = part.shape_for(self).size();
+  FASTINIT_CHECK_VALUE(given >= dims, op, "tensor must have ", dims, " or more dimensions, but has ", given);
+  check_finite(op, self, "gain", gain);
+  FASTINIT_CHECK(std::abs(gain) <= largest(dtype_of(self)), op, "gain is out of bounds for ",
+                 self.scalar_type(), ": ", gain);
+}
+
 struct OrthogonalOp {
   static constexpr const char* name = "orthogonal_";
   static constexpr std::array arguments{"gain"};
   static constexpr bool complex = true, elementwise = false;
   double gain;
 
-  void check(const at::Tensor& self, const Part& part) const {
-    FASTINIT_CHECK_VALUE(self.dim() >= 2, name, "tensor must have 2 or more dimensions, but has ",
-                         self.dim());
-    check_finite(name, self, "gain", gain);
-    FASTINIT_CHECK(std::abs(gain) <= largest(dtype_of(self)), name, "gain is out of bounds for ",
-                   self.scalar_type(), ": ", gain);
-    TORCH_CHECK_NOT_IMPLEMENTED(part.whole() || self.sizes() == part.shape || self.numel() == 0, "fastinit.",
-                                title(name), ": a part of a larger matrix cannot be filled by itself yet");
-  }
+  void check(const at::Tensor& self, const Part& part) const { check_orthogonal(name, self, part, 2, gain); }
   template <class R>
-  void fill(const at::Tensor& self, const Draw& draw, const Part&) const {
-    orthogonal<R>(self, gain, draw);
+  void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
+    orthogonal(self, gain, draw, part, /*batch=*/false);
   }
 };
 
-using Ops = std::tuple<UniformOp, NormalOp, TruncatedNormalOp, SparseOp, OrthogonalOp>;
+struct BatchedOrthogonalOp {
+  static constexpr const char* name = "batched_orthogonal_";
+  static constexpr std::array arguments{"gain"};
+  static constexpr bool complex = true, elementwise = false;
+  double gain;
+
+  void check(const at::Tensor& self, const Part& part) const { check_orthogonal(name, self, part, 3, gain); }
+  template <class R>
+  void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
+    orthogonal(self, gain, draw, part, /*batch=*/true);
+  }
+};
+
+using Ops = std::tuple<UniformOp, NormalOp, TruncatedNormalOp, SparseOp, OrthogonalOp, BatchedOrthogonalOp>;
 
 // Calls f.operator()<Op>() for each op of the table.
 template <class F>

@@ -7,10 +7,10 @@
 
 namespace fastinit {
 
-// Fills self, seen as a matrix of size(0) rows, with gain times a (semi-)orthogonal or unitary matrix. R is the arithmetic
-// that its reflectors are drawn in.
-template <class R>
-void orthogonal(const at::Tensor& self, double gain, const Draw& draw);
+// Fills self, or the part of a whole that it is, with gain times a (semi-)orthogonal or unitary matrix: the first dimension
+// has its rows, all others its columns. Or with a batch of them, one for each index of the first dimension, the others being
+// those of a matrix.
+void orthogonal(const at::Tensor& self, double gain, const Draw& draw, const Part& part, bool batch);
 
 // Whether products are torch's on the CPU too, as they are on other devices; returns what held before. For tests.
 bool multiply_by_torch(bool always);

@@ -15,12 +15,13 @@ from fastinit._load import version as __version__  # isort: skip
 from fastinit._enabled import disable, enable, enabled
 from fastinit._enabled.report import Fill, Report
 from fastinit._parts import part_of
-from fastinit.extra import delta_orthogonal_
+from fastinit.extra import batched_orthogonal_, delta_orthogonal_
 from fastinit.init import *  # noqa: F403
 from fastinit.init import __all__ as _functions
 from fastinit.keys import KeysByName, key_of_name, keys_by_name
 from fastinit.rules import Rules
 
-__all__ = ["Fill", "Report", "__version__", "delta_orthogonal_", "disable", "enable", "enabled", "part_of"]
+__all__ = ["Fill", "Report", "__version__", "disable", "enable", "enabled", "part_of"]
+__all__ += ["batched_orthogonal_", "delta_orthogonal_"]
 __all__ += ["KeysByName", "Rules", "key_of_name", "keys_by_name"]
 __all__ += _functions

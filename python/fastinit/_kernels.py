@@ -72,6 +72,15 @@ def orthogonal_(tensor: Tensor, gain: float, source: Source, caller: str = "orth
         named(_C.orthogonal_, tensor, (gain,), source, caller)
 
 
+def batched_orthogonal_(tensor: Tensor, gain: float, source: Source) -> None:
+    if is_dynamo_compiling():
+        _traced("batched_orthogonal_", tensor, (gain,), source)
+    elif named is None:
+        _C.batched_orthogonal_(tensor, gain, source)
+    else:
+        named(_C.batched_orthogonal_, tensor, (gain,), source, "batched_orthogonal_")
+
+
 def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
     """Take the key and fill with it, as two operators."""
     op = getattr(torch.ops.fastinit, name)

@@ -24,7 +24,7 @@ from torch.nn import Parameter
 
 Run = tuple[int, int]  # the first index and how many: of the whole, along one dimension
 
-DRAWING = ("uniform_", "normal_", "trunc_normal_", "sparse_", "orthogonal_")
+DRAWING = ("uniform_", "normal_", "trunc_normal_", "sparse_", "orthogonal_", "batched_orthogonal_")
 
 
 @dataclass(frozen=True)

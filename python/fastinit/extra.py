@@ -27,6 +27,7 @@ Distribution = Literal["truncated_normal", "normal", "uniform"]
 Dims = int | Sequence[int]
 
 __all__ = [
+    "batched_orthogonal_",
     "deepnet_scales",
     "delta_orthogonal_",
     "identity_",
@@ -45,6 +46,48 @@ __all__ = [
     "xavier_normal_",
     "xavier_uniform_",
 ]
+
+
+@overridable
+def batched_orthogonal_(
+    tensor: Tensor,
+    gain: float = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill each matrix of a batch as ``orthogonal_`` does, all in one call: experts, an LSTM's gates, groups of a convolution.
+
+    The matrices are independent and uniform (Haar): Saxe et al. (2013), "Exact solutions to the nonlinear dynamics of
+    learning in deep linear neural networks"; drawn by reflectors after Stewart (1980), "The efficient generation of random
+    orthogonal matrices". Small ones are made one on each thread. All come from one key. The values of a matrix depend on
+    that, its shape and its place in the batch, and not on the other matrices or how many there are; the first one has
+    those of ``orthogonal_``.
+
+    Args:
+        tensor: the tensor to fill, of the shape (batch, rows, *columns), in three or more dimensions.
+        gain: the factor by which the matrices are multiplied; any finite number.
+        generator: where the key comes from.
+
+    Raises:
+        ValueError: if ``tensor`` has fewer than three dimensions.
+        RuntimeError: if ``gain`` is not finite or beyond the tensor's dtype, or if elements of the tensor share memory.
+        NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
+
+    Returns:
+        ``tensor``.
+
+    Example:
+        >>> import fastinit, torch
+        >>> lstm = torch.nn.LSTM(input_size=10, hidden_size=20)
+        >>> gates = fastinit.batched_orthogonal_(lstm.weight_hh_l0.detach().view(4, 20, 20))
+        >>> torch.allclose(gates @ gates.mT, torch.eye(20), atol=1e-6)
+        True
+    """
+    if tensor.dim() < 3:
+        raise ValueError("Only tensors with 3 or more dimensions are supported")
+    if tensor.numel() == 0 or tensor.is_meta:
+        return tensor
+    _kernels.batched_orthogonal_(tensor, gain, generator)
+    return tensor
 
 
 @overridable

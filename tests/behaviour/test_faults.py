@@ -38,6 +38,30 @@ def run(program: str, **environment: str) -> str:
 
 
 @linux_only
+def test_no_memory_on_another_thread() -> None:
+    """What a helper cannot allocate is the caller's error; and the next call works."""
+    printed = run(
+        """
+        import resource
+        torch.set_num_threads(2)
+        batch = torch.empty(8, 1000, 1000)
+        small = torch.empty(64, 200, 200)
+        for _ in range(10):
+            fastinit.batched_orthogonal_(small)  # the helper is there, with all that it needs once
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 20), used + (2 << 20)))
+        try:
+            fastinit.batched_orthogonal_(batch)
+        except (MemoryError, RuntimeError) as error:
+            print(type(error).__name__, error)
+        fastinit.batched_orthogonal_(small)
+        print("filled")
+        """
+    )
+    assert ("bad_alloc" in printed or "MemoryError" in printed) and printed.endswith("filled\n"), printed
+
+
+@linux_only
 @pytest.mark.parametrize("call", ["normal_", "orthogonal_", "sparse_"])
 def test_no_memory(call: str) -> None:
     """A limit on the address space: what needs memory says so, and what does not need any works."""

@@ -5,6 +5,8 @@ implementation would be beyond the threshold for one key in 10^5, or fewer: 4.5 
 (7e-6), 5 where dozens are looked at (6e-7 each), p = 1e-5 for a test of Kolmogorov and Smirnov.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -450,6 +452,335 @@ def test_a_generator_and_a_leaf() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# Parts
+
+
+Cut = list[tuple[int, int]]  # the first index of each run and its length
+
+
+def cuts(size: int, ranks: int) -> list[Cut]:
+    """A dimension cut into one run for each rank."""
+    ends = [size * i // ranks for i in range(ranks + 1)]
+    return [[(first, end - first)] for first, end in itertools.pairwise(ends)]
+
+
+def along(shape: tuple[int, ...], dim: int, cut: Cut) -> list[Cut]:
+    """That of one dimension, and all of the others."""
+    return [cut if d == dim else [(0, size)] for d, size in enumerate(shape)]
+
+
+def part(
+    shape: tuple[int, ...],
+    *runs: Cut,
+    local: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    key: int = KEY,
+    gain: float = 1.0,
+    op: str = "orthogonal_",
+) -> Tensor:
+    if local is None:
+        local = torch.full([sum(length for _, length in cut) for cut in runs], 7.0, dtype=dtype)
+    first, length = zip(*(run for cut in runs for run in cut), strict=True)
+    packet = getattr(torch.ops.fastinit, op)
+    packet.part(local, gain, shape=shape, first=first, length=length, key=int64(key))
+    return local
+
+
+# Square, with the last reflectors in double; one block of reflectors; tall enough for rows to be solved for.
+WHOLES = [(40, 40), (300, 300), (500, 60), (1100, 100), (60, 500), (100, 1100)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", WHOLES, ids=str)
+def test_parts_along_the_longer_side_have_the_bits_of_the_whole(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Columns of a matrix with no fewer rows, or rows of one with no fewer columns."""
+    whole, dim = orthogonal(*shape, dtype=dtype), 1 if shape[0] >= shape[1] else 0
+    size = shape[dim]
+    for cut in (*cuts(size, 3), [(0, 1), (2, 1), (size // 2, size // 3)], [(size - 1, 1)]):
+        index = torch.cat([torch.arange(first, first + length) for first, length in cut])
+        found, expected = part(shape, *along(shape, dim, cut), dtype=dtype), whole.index_select(dim, index)
+        if dtype.is_complex:
+            assert (found - expected).abs().max() < ROUNDING[dtype]
+        else:
+            assert_same(found, expected, str(cut))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("ranks", [2, 20])
+@pytest.mark.parametrize("shape", WHOLES, ids=str)
+def test_parts_along_the_shorter_side_agree_to_rounding(
+    shape: tuple[int, int], ranks: int, dtype: torch.dtype
+) -> None:
+    """And are orthogonal together, as the whole is."""
+    dim = 0 if shape[0] >= shape[1] else 1
+    together = torch.cat(
+        [part(shape, *along(shape, dim, cut), dtype=dtype) for cut in cuts(shape[dim], ranks)], dim
+    )
+    assert (together - orthogonal(*shape, dtype=dtype)).abs().max() < ROUNDING[dtype]
+    if dtype == torch.float32:
+        assert error(together) <= 5e-7
+
+
+@pytest.mark.parametrize("instruction_set", CAPABILITIES)
+@pytest.mark.parametrize("shape", [(40, 40), (300, 200), (200, 300)], ids=str)
+def test_parts_on_every_instruction_set_and_number_of_threads(
+    shape: tuple[int, int], instruction_set: str
+) -> None:
+    whole, dim = None, 1 if shape[0] >= shape[1] else 0
+    for count in (1, 2, 5):
+        with capability(instruction_set), threads(count):
+            whole = orthogonal(*shape) if whole is None else whole
+            for cut in cuts(shape[dim], 2):
+                assert_same(part(shape, *along(shape, dim, cut)), whole.narrow(dim, *cut[0]))
+
+
+@pytest.mark.parametrize("shape", [(70, 50), (50, 70), (7, 4, 3, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+def test_parts_of_both_sides(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    whole = orthogonal(*shape, dtype=dtype)
+    for ranks in (2, 3):
+        for chosen in itertools.product(*([*cuts(size, ranks)[-1:], [(0, size)]] for size in shape)):
+            expected = whole
+            for dim, [(first, length)] in enumerate(chosen):
+                expected = expected.narrow(dim, first, length)
+            for local in (
+                torch.full(expected.shape, 7.0, dtype=dtype),
+                torch.full([2 * size for size in expected.shape[::-1]], 7.0, dtype=dtype).permute(
+                    *reversed(range(expected.dim()))
+                )[tuple(slice(None, None, 2) for _ in shape)],
+            ):
+                assert part(shape, *chosen, local=local) is local
+                assert (local - expected).abs().max() < ROUNDING[dtype], chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.complex64], ids=str)
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (900, 80), (6, 4, 5)], ids=str)
+def test_flat_parts(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Within a row, over some rows, in two pieces, of a tensor with gaps; rows that are not whole are not written beyond."""
+    whole = orthogonal(*shape, dtype=dtype).flatten()
+    row, n = whole.numel() // shape[0], whole.numel()
+    for cut in (
+        [(1, row // 2)],
+        [(row // 2, 3 * row)],
+        [(2, n // 3), (n // 2, n // 4)],
+        [(0, n)],
+        [(n - 1, 1)],
+    ):
+        expected = torch.cat([whole[first : first + length] for first, length in cut])
+        memory = torch.full((expected.numel() + 2, 2), 7.0, dtype=dtype)
+        part(shape, cut, local=memory[1:-1, 1])
+        assert (memory[1:-1, 1] - expected).abs().max() < ROUNDING[dtype], cut
+        assert memory[[0, -1]].eq(7).all() and memory[:, 0].eq(7).all()
+
+
+@pytest.mark.parametrize("gain", [-2.5, 0.0, 1e-30, 3e38])
+def test_gain_of_parts(gain: float) -> None:
+    for shape, cut in (((70, 50), [(10, 30)]), ((900, 80), [(10, 400)])):
+        found, unit = (part(shape, cut, [(0, shape[1])], gain=g) for g in (gain, 1.0))
+        assert torch.allclose(found.double(), unit.double() * gain, rtol=1e-5, atol=1e-6 * abs(gain))
+
+
+def test_an_empty_part_takes_the_key_and_writes_nothing() -> None:
+    torch.manual_seed(1)
+    orthogonal_ = torch.ops.fastinit.orthogonal_
+    orthogonal_(torch.empty(6, 4), 1.0)
+    state = torch.get_rng_state()
+    for sizes in ((0, 4), (6, 0)):
+        torch.manual_seed(1)
+        orthogonal_.part(torch.empty(sizes), 1.0, shape=(6, 4), first=(6 - sizes[0], 0), length=sizes)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_flat_part_of_a_vector_is_refused() -> None:
+    tensor = torch.full((3,), 7.0)
+    with pytest.raises(ValueError, match="2 or more dimensions, but has 1"):
+        part((5,), [(0, 3)], local=tensor)
+    assert tensor.eq(7).all()
+
+
+def test_parts_put_together_are_haar() -> None:
+    """Four corners of each matrix, made one by one: by columns, and by rows."""
+    n, count = 6, 4000
+    halves = cuts(n, 2)
+    q = torch.stack(
+        [
+            torch.cat([torch.cat([part((n, n), a, b, key=KEY + i) for b in halves], 1) for a in halves])
+            for i in range(count)
+        ]
+    ).double()
+    for power, expected in ((1, 0), (2, 1 / n), (3, 0), (4, 3 / (n * (n + 2)))):
+        assert_mean(q.flatten(1) ** power, expected, limit=5)
+    trace = q.diagonal(dim1=1, dim2=2).sum(1)
+    trace_of_square = (q * q.mT).sum((1, 2))
+    assert_mean(trace**2, 1)
+    assert_mean(trace**4, 3)
+    assert_mean(trace_of_square, 1)
+    assert_mean((trace_of_square - 1) ** 2, 2)
+
+
+@pytest.mark.parametrize("shape", [(150, 150), (800, 90), (90, 800)], ids=str)
+def test_elements_of_parts_put_together(shape: tuple[int, int]) -> None:
+    n, count = max(shape), 200
+    square = scipy.stats.beta(0.5, (n - 1) / 2).cdf
+    for dim in (0, 1):
+        halves = [along(shape, dim, cut) for cut in cuts(shape[dim], 2)]
+        with threads(1):
+            drawn = [
+                torch.cat([part(shape, *half, key=KEY + i) for half in halves], dim) for i in range(count)
+            ]
+        q = torch.stack(drawn).double()
+        for i in (0, shape[0] // 2, shape[0] - 1):
+            for j in (0, shape[1] // 2, shape[1] - 1):
+                assert_follows(q[:, i, j] ** 2, square)
+                assert_mean(q[:, i, j].sign(), 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+def batched(*shape: int, gain: float = 1.0, key: int = KEY, dtype: torch.dtype = torch.float32) -> Tensor:
+    tensor = torch.empty(shape, dtype=dtype)
+    torch.ops.fastinit.batched_orthogonal_.key(tensor, gain, key=int64(key))
+    return tensor
+
+
+BATCHES = [
+    (1, 5, 3),
+    (7, 20, 30),
+    (5, 70, 70),
+    (3, 8, 4, 3, 3),
+    (3, 1100, 1000),
+]  # the last: one after the other
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", BATCHES, ids=str)
+def test_a_batch_has_the_reflectors_that_its_place_gives(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """The numbers that normal_ puts into the tensor are those of each matrix."""
+    if math.prod(shape) > 10**6 and dtype != torch.float32:
+        return
+    q = batched(*shape, dtype=dtype)
+    drawn = normal(*shape, dtype=torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype)
+    assert_same(q[0], orthogonal(*shape[1:], dtype=dtype))
+    for matrix, numbers in zip(q, drawn, strict=True):
+        if matrix.numel() > 10**6:
+            assert error(matrix) <= 5e-7
+            continue
+        factor, r = torch.linalg.qr(implied_gaussian(tall(numbers.flatten(1))))
+        expected = factor * torch.sgn(r.diagonal())
+        assert (tall(matrix.flatten(1)).to(expected.dtype) - expected).abs().max() < ROUNDING[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(9, 70, 50), (4, 1100, 1000)], ids=str)
+def test_a_matrix_does_not_depend_on_the_rest_of_its_batch(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    expected = batched(*shape, dtype=dtype)
+    for count in (1, 2, 3, 5):
+        with threads(count):
+            assert_same(batched(*shape, dtype=dtype), expected)
+            assert_same(batched(3, *shape[1:], dtype=dtype), expected[:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_batches_of_any_strides(dtype: torch.dtype) -> None:
+    expected = batched(6, 20, 30, dtype=dtype)
+    views = {
+        "transposed": torch.empty(6, 30, 20, dtype=dtype).mT,
+        "last": torch.empty(20, 30, 6, dtype=dtype).permute(2, 0, 1),
+        "sliced": torch.empty(12, 25, 40, dtype=dtype)[1::2, 3:23, 5:35],
+        "no matrices": torch.empty(6, 3, 20, 10, dtype=dtype).permute(0, 2, 3, 1),
+    }
+    for name, view in views.items():
+        torch.ops.fastinit.batched_orthogonal_.key(view, 1.0, key=int64(KEY))
+        assert_same(view.reshape(6, 20, 30), expected, name)
+
+
+def test_the_matrices_of_a_batch_are_independent() -> None:
+    """Each is Haar, and so is the one seen from the other."""
+    n = 5
+    q = torch.stack([batched(4, n, n, key=KEY + i) for i in range(6000)]).double()
+    for a, b in itertools.combinations(range(4), 2):
+        turn = q[:, a].mT @ q[:, b]
+        trace = turn.diagonal(dim1=1, dim2=2).sum(1)
+        for power, expected in ((1, 0), (2, 1), (3, 0), (4, 3)):
+            assert_mean(trace**power, expected)
+        assert_mean((turn * turn.mT).sum((1, 2)), 1)
+        assert_mean(q[:, a, 0, 0] * q[:, b, 0, 0], 0)
+
+
+@pytest.mark.parametrize("gain", [-2.5, 0.0, 1e-30])
+def test_gain_of_a_batch(gain: float) -> None:
+    q, unit = batched(3, 9, 7, gain=gain), batched(3, 9, 7)
+    assert torch.allclose(q.double(), unit.double() * gain, rtol=1e-5, atol=1e-6 * abs(gain))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+def test_parts_of_a_batch(dtype: torch.dtype) -> None:
+    """Experts, and columns and rows of them; and a flat piece that begins in one and ends in another."""
+    shape = (5, 30, 20)
+    whole = batched(*shape, dtype=dtype)
+    for dim, cut in ((0, [(1, 3)]), (0, [(0, 2), (4, 1)]), (1, [(3, 20)]), (2, [(0, 5), (9, 2)])):
+        index = torch.cat([torch.arange(first, first + length) for first, length in cut])
+        found = part(shape, *along(shape, dim, cut), dtype=dtype, op="batched_orthogonal_")
+        assert (found - whole.index_select(dim, index)).abs().max() < ROUNDING[dtype]
+        if dim != 1 and not dtype.is_complex:
+            assert_same(found, whole.index_select(dim, index))
+    found = part(shape, [(500, 1000), (2000, 900)], dtype=dtype, op="batched_orthogonal_")
+    expected = torch.cat([whole.flatten()[500:1500], whole.flatten()[2000:2900]])
+    assert (found - expected).abs().max() < ROUNDING[dtype]
+
+
+def test_batched_orthogonal() -> None:
+    w = torch.nn.Parameter(torch.zeros(3, 5, 4))
+    torch.manual_seed(3)
+    assert fastinit.batched_orthogonal_(w, 2.0) is w
+    torch.manual_seed(3)
+    assert_same(w[0], fastinit.orthogonal_(torch.empty(5, 4), 2.0))
+    state = torch.get_rng_state()
+    for shape in ((0, 3, 4), (2, 0, 3)):
+        assert fastinit.batched_orthogonal_(torch.empty(shape)).shape == shape
+    assert fastinit.batched_orthogonal_(torch.empty(2, 3, 3, device="meta")).is_meta
+    with pytest.raises(ValueError, match="3 or more dimensions"):
+        fastinit.batched_orthogonal_(torch.empty(3, 3))
+    with pytest.raises(ValueError, match="3 or more dimensions, but has 2"):
+        batched(3, 3)
+    with pytest.raises(RuntimeError, match="gain"):
+        fastinit.batched_orthogonal_(torch.empty(2, 3, 3), gain=math.inf)
+    with pytest.raises(RuntimeError, match="share memory"):
+        fastinit.batched_orthogonal_(torch.empty(1, 3, 3).expand(2, 3, 3))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_batch_in_compiled_code(backend: str) -> None:
+    def program(w: Tensor) -> Tensor:
+        return fastinit.batched_orthogonal_(w, 2.0) + 1
+
+    torch.library.opcheck(
+        torch.ops.fastinit.batched_orthogonal_.key, (torch.zeros(2, 5, 4), 1.5), {"key": int64(5)}
+    )
+    torch._dynamo.reset()
+    torch.manual_seed(1)
+    expected = program(torch.empty(3, 6, 5))
+    torch.manual_seed(1)
+    assert_same(torch.compile(program, backend=backend, fullgraph=True)(torch.empty(3, 6, 5)), expected)
+
+
+def test_a_report_draws_a_batch_again() -> None:
+    layer = torch.nn.Module()
+    layer.experts = torch.nn.Parameter(torch.empty(4, 6, 5))
+    with fastinit.enabled() as report:
+        fastinit.batched_orthogonal_(layer.experts, gain=2)
+    fill = report.parameters(layer)["experts"]
+    assert fill.function == "batched_orthogonal_" and fill.matches(layer.experts)
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # Memory
 
 
@@ -486,6 +817,27 @@ def test_workspace(shape: tuple[int, int], dtype: torch.dtype, bound: float) -> 
     fill(torch.empty(300, 300, dtype=dtype))  # what is loaded and allocated once
     size = tensor.numel() * max(tensor.element_size(), 4)
     assert peak(lambda: fill(tensor)) <= bound * size + 3 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "dtype", "panels"),
+    [
+        ((4096, 4096), 0, torch.float32, 2.5),
+        ((4096, 4096), 1, torch.float32, 2.5),
+        ((4096, 4096), 1, torch.bfloat16, 5.5),  # and a chunk
+        ((4096, 4096), 0, torch.bfloat16, 5.5),
+        ((8000, 1500), 0, torch.float32, 3.5),  # solved for
+        ((1500, 8000), 0, torch.float32, 2.5),
+    ],
+    ids=str,
+)
+def test_workspace_of_parts(shape: tuple[int, int], dim: int, dtype: torch.dtype, panels: float) -> None:
+    """A sixteenth of the matrix, in memory for so many blocks of reflectors besides."""
+    runs = along(shape, dim, cuts(shape[dim], 16)[-1])
+    local = part(shape, *runs, dtype=dtype)
+    block = min(384, int(math.prod(shape) ** 0.5 / 10) // 48 * 48)
+    panel = max(shape) * block * 4
+    assert peak(lambda: part(shape, *runs, local=local)) <= panels * panel + 3 * 2**20
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Shard
 
 import fastinit
-from shards import FUNCTIONS, Call, assert_part, cut, dtensor, fake_world, needs_parts
+from shards import FUNCTIONS, Call, assert_part, cut, dtensor, fake_world
 
 BACKENDS = ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.long)]  # which compiles C++
 PLACEMENTS = (Shard(0), Shard(1))
@@ -39,7 +39,6 @@ def case(name: str, mesh: DeviceMesh) -> tuple[Call, torch.Tensor, Any, torch.Te
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
 def test_compile(name: str, backend: str, dynamic: bool, mesh: DeviceMesh) -> None:
-    needs_parts(name)
     call, expected, tensor, state = case(name, mesh)
     function, local = getattr(fastinit, name), tensor._local_tensor
     torch._dynamo.reset()

@@ -184,6 +184,16 @@ def test_orthogonal() -> None:
     assert 0 <= row["sides"]["fastinit"]["orthogonality"] < 2e-6
 
 
+@pytest.mark.parametrize("row", [*suites.orthogonal((), (4, 4), ((256, 64, 64),), ((2048, 2048),))], ids=str)
+def test_orthogonal_batches_and_parts(row: Row) -> None:
+    """The matrices are looked at one by one, and a part beside all other parts."""
+    smaller = (row.shape[0] // 64, *row.shape[1:]) if len(row.shape) == 3 else (64, 96)
+    result = measure(replace(row, shape=smaller))
+    for side in result["sides"].values():
+        assert "skipped" in side or row.dtype != "float32" or 0 <= side["orthogonality"] < 2e-6
+    assert all(check["ok"] for check in result["checks"].values())
+
+
 def test_results_are_written_and_shown_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,7 +202,7 @@ def test_results_are_written_and_shown_again(
             *suites.small((64,)),
             *(replace(row, sides=(FILL, TORCH, FASTINIT)) for row in suites.sizes((6, 8, 10))),
             *(replace(row, threads=n) for row in suites.threads(10) for n in (1, 2)),
-            *suites.orthogonal([(8, 8)], (8, 8)),
+            *suites.orthogonal([(8, 8)], (8, 8), (), ()),
             replace(suites.Must(suites.UNIFORM, 1).row(), shape=(8, 8)),
         ]
 

@@ -15,7 +15,6 @@ from shards import (
     assert_part,
     call_of,
     memory_for,
-    needs_parts,
     runs_for,
 )
 
@@ -39,7 +38,6 @@ def cut(whole: torch.Tensor, kind: str, r: random.Random) -> tuple[torch.Tensor,
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_has_the_values_of_the_whole(kind: str, name: str) -> None:
-    needs_parts(name)
     r = random.Random(f"{kind} {name}")
     for _ in range(CASES):
         call = call_of(name, r)
@@ -178,7 +176,6 @@ def default_call(name: str) -> Call:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_memory_that_must_not_be_written_is_refused(name: str) -> None:
     """As for the whole; nothing is written and no key is taken."""
-    needs_parts(name)
     call = default_call(name)
     local = torch.zeros(1, *call.shape[1:]).expand(3, *call.shape[1:])
     if name in ("constant_", "ones_", "zeros_"):

@@ -61,6 +61,7 @@ FUNCTIONS = (
     Function("sparse_", (0.1,), shapes=MATRICES, dtypes=(*REAL, *COMPLEX)),
     Function("sparse_", (0.9, 1.0), shapes=MATRICES),
     Function("orthogonal_", shapes=(*MATRICES, (33, 64), (8, 3, 5, 5), (200, 200))),
+    Function("batched_orthogonal_", shapes=((3, 9, 5), (4, 33, 64), (2, 70, 8, 9), (1, 200, 200))),
     Function("delta_orthogonal_", shapes=((8, 3, 5, 5),)),
 )
 

@@ -25,7 +25,6 @@ from shards import (
     fake_world,
     memory_for,
     mesh_of,
-    needs_parts,
     placements_for,
 )
 
@@ -41,7 +40,6 @@ def world() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rank_has_its_part_of_the_whole(name: str) -> None:
-    needs_parts(name)
     r = random.Random(name)
     for _ in range(CASES):
         call, shape = call_of(name, r), r.choice(MESHES)
@@ -65,7 +63,6 @@ def test_every_rank_has_its_part_of_the_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_nothing_is_communicated(name: str) -> None:
-    needs_parts(name)
     r = random.Random(name)
     with CommDebugMode() as communication:
         for _ in range(5):
@@ -180,7 +177,6 @@ def test_wrong_arguments_are_refused_as_for_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_rank_outside_of_the_mesh(name: str) -> None:
     """It takes its key, and writes nothing."""
-    needs_parts(name)
     call = default_call(name, shape_for(name))
     _, state = call.whole()
     mesh = mesh_of((2, 2))
@@ -197,7 +193,6 @@ def test_a_rank_outside_of_the_mesh(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_modes(name: str) -> None:
     """Inference tensors have no version, fake ones no memory, and those on meta draw nothing."""
-    needs_parts(name)
     call, mesh, placements = default_call(name, shape_for(name)), mesh_of((2, 2)), (Shard(0), Shard(1))
     whole, state = call.whole()
     expected = cut(whole, mesh, placements)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
@@ -107,6 +106,7 @@ FUNCTIONS = {
     "kaiming_normal_": Function(fan_arguments, **WEIGHT),
     "sparse_": Function(lambda r, shape: (r.choice([0.0, 0.1, 0.5, 0.9, 1.0]), 0.5), dims=(2,)),
     "orthogonal_": Function(lambda r, shape: (r.uniform(0.5, 2),), dims=(2, 2, 3, 4)),
+    "batched_orthogonal_": Function(lambda r, shape: (r.uniform(0.5, 2),), dims=(3, 3, 4)),
     "delta_orthogonal_": Function(lambda r, shape: (r.uniform(0.5, 2),), dims=(3, 4, 5)),
     "constant_": Function(lambda r, shape: (r.choice([2, 0, 7.0]),), dtypes=ANY, random=False),
     "ones_": Function(dtypes=ANY, random=False),
@@ -123,7 +123,7 @@ DEPRECATED = [
     "uniform", "normal", "constant", "eye", "dirac", "xavier_uniform", "xavier_normal", "kaiming_uniform",
     "kaiming_normal", "orthogonal", "sparse",
 ]  # fmt: skip
-ORTHOGONAL = ("orthogonal_", "delta_orthogonal_", "orthogonal")
+ORTHOGONAL = ("orthogonal_", "batched_orthogonal_", "delta_orthogonal_", "orthogonal")
 NAMES = (*FUNCTIONS, *DEPRECATED)
 
 
@@ -206,23 +206,6 @@ def memory_for(
         return not bool((room == torch.tensor(GUARD, dtype=dtype)).all())
 
     return view, wrote_outside
-
-
-@cache
-def takes_parts(name: str) -> bool:
-    """Whether a function fills parts: orthogonal_ and what is made of it may not."""
-    if name not in ORTHOGONAL:
-        return True
-    try:
-        fastinit.orthogonal_(fastinit.part_of(torch.empty(2, 4), (4, 4), (2, 0)))
-    except NotImplementedError:
-        return False
-    return True
-
-
-def needs_parts(name: str) -> None:
-    if not takes_parts(name):
-        pytest.skip(f"{name} does not fill parts yet")
 
 
 def assert_part(found: torch.Tensor, expected: torch.Tensor, call: Call, what: str = "") -> None:

@@ -17,7 +17,7 @@ from fastinit._parts import Part, Place, here
 
 INITIALISERS: dict[str, Callable[..., Tensor]] = {
     name: getattr(init, name) for name in init.__all__ if name.endswith("_")
-} | {"delta_orthogonal_": extra.delta_orthogonal_}
+} | {name: getattr(extra, name) for name in ("batched_orthogonal_", "delta_orthogonal_")}
 Draw = tuple[str, Any, tuple[int, ...]]  # function, key, shape of the whole
 WITHOUT_KEY = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 
