@@ -43,9 +43,9 @@ struct Avx512 {
   // lanes hold the first four blocks and the odd ones the next four.
   static FASTINIT_INLINE U64 block_offsets() { return _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7); }
   static FASTINIT_INLINE U64 blocks_at(const uint32_t* p) {
-    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_cvtepu32_epi64(
-        _mm256_permutevar8x32_epi32(numbers, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    const __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_maskz_permutexvar_epi32(
+        0x5555, _mm512_setr_epi32(0, 0, 4, 0, 1, 0, 5, 0, 2, 0, 6, 0, 3, 0, 7, 0), words);
   }
   static FASTINIT_INLINE M32 mask_of(uint64_t bits) { return {static_cast<__mmask16>(bits)}; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/batch.h"
 
@@ -21,6 +22,9 @@ struct Task {
   int inner() const { return region.dims - 1; }
   int64_t width() const { return region.sizes[inner()]; }
   int64_t stride() const { return region.strides[inner()]; }
+  // From one row to the next one, where there are several.
+  int64_t down() const { return inner() > 0 ? region.strides[inner() - 1] : 0; }
+  int64_t index_down() const { return inner() > 0 ? region.index_strides[inner() - 1] : 0; }
 };
 
 // A position in a region: coordinates, memory and index of the row (all but the last dimension) it is in.
@@ -78,6 +82,21 @@ class DirectWriter {
   const Task<T, D>& task_;
 };
 
+// Copies n elements, past the caches if `streaming`. Less than a cache line takes two moves, which may overlap.
+template <class T>
+void copy_piece(T* to, const T* from, int64_t n, bool streaming) {
+  const auto ends = [&](auto bytes) {
+    constexpr int64_t part = decltype(bytes)::value / static_cast<int64_t>(sizeof(T));
+    if (n < part) return false;
+    memcpy(to, from, sizeof(T) * part);
+    memcpy(to + n - part, from + n - part, sizeof(T) * part);
+    return true;
+  };
+  if (n * static_cast<int64_t>(sizeof(T)) >= 64) return copy(to, from, n, streaming && on_cache_line(to));
+  if (ends(std::integral_constant<int64_t, 32>()) || ends(std::integral_constant<int64_t, 16>())) return;
+  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+}
+
 // For any rows: as many as there is room for are drawn together, and copied to where they belong.
 template <class T, class D>
 class BatchWriter {
@@ -85,19 +104,26 @@ class BatchWriter {
   BatchWriter(const Task<T, D>& task, int64_t begin, int64_t end) : task_(task), finish_(task, begin, end) {}
 
   void write(const Rows& row, int64_t from, int64_t to) {
-    const int64_t stride = task_.stride();
-    T* p = task_.data + row.memory + from * stride;
-    uint64_t index = row.index + static_cast<uint64_t>(from);
-    for (int64_t rest = to - from; rest > 0;) {
-      const int64_t room = count_ < most ? batch_.room(index) : 0, n = smaller(rest, room);
-      if (n <= 0) {
+    write(task_.data + row.memory + from * task_.stride(), row.index + static_cast<uint64_t>(from), to - from);
+  }
+  void write_rows(const Rows& row, int64_t rows) {
+    const int64_t width = task_.width(), down = task_.down(), index_down = task_.index_down();
+    T* p = task_.data + row.memory;
+    for (uint64_t index = row.index; rows > 0;) {
+      const auto put = [&](int64_t at) {
+        add(p, at, width);
+        p += down;
+      };
+      int64_t done = batch_.add_rows(index, index_down, width, smaller(rows, most - count_), put);
+      if (done == 0 && batch_.empty()) {  // a row that does not fit
+        write(p, index, width);
+        p += down;
+        done = 1;
+      } else if (done == 0) {
         finish();
-        continue;
       }
-      add(p, batch_.add(index, n), n);
-      p += n * stride;
-      index += static_cast<uint64_t>(n);
-      rest -= n;
+      index += static_cast<uint64_t>(done * index_down);
+      rows -= done;
     }
   }
 
@@ -106,16 +132,16 @@ class BatchWriter {
     if (batch_.empty()) return;
     batch_.draw(task_.keys, task_.distribution);
     if constexpr (Finish<D>::any) {
-      for (int i = 0; i < count_; ++i) {
+      for (int64_t i = 0; i < count_; ++i) {
         finish_(batch_.values() + pieces_[i].at, batch_.index(pieces_[i].at), pieces_[i].n);
       }
     }
     const int64_t stride = task_.stride();
-    for (int i = 0; i < count_; ++i) {
+    for (int64_t i = 0; i < count_; ++i) {
       const Piece piece = pieces_[i];
       const T* const values = batch_.values() + piece.at;
       if (stride == 1) {
-        copy(piece.to, values, piece.n, task_.streaming && on_cache_line(piece.to));
+        copy_piece(piece.to, values, piece.n, task_.streaming);
       } else {
         for (int64_t k = 0; k < piece.n; ++k) piece.to[k * stride] = values[k];
       }
@@ -130,7 +156,21 @@ class BatchWriter {
     int32_t at, n;  // of the batch's values
   };
 
-  void add(T* to, int64_t at, int64_t n) {
+  void write(T* p, uint64_t index, int64_t rest) {
+    while (rest > 0) {
+      const int64_t n = count_ < most ? smaller(rest, batch_.room(index)) : 0;
+      if (n <= 0) {
+        finish();
+        continue;
+      }
+      add(p, batch_.add(index, n), n);
+      p += n * task_.stride();
+      index += static_cast<uint64_t>(n);
+      rest -= n;
+    }
+  }
+
+  FASTINIT_INLINE void add(T* to, int64_t at, int64_t n) {
     if (!Finish<D>::any && count_ > 0) {
       Piece& last = pieces_[count_ - 1];
       if (last.to + last.n == to && last.at + last.n == at && task_.stride() == 1) {
@@ -141,11 +181,11 @@ class BatchWriter {
     pieces_[count_++] = {to, static_cast<int32_t>(at), static_cast<int32_t>(n)};
   }
 
-  static constexpr int most = 512;
+  static constexpr int64_t most = 512;
   const Task<T, D>& task_;
   Finish<D> finish_;
   Batch<T> batch_;
-  int count_ = 0;
+  int64_t count_ = 0;
   Piece pieces_[most];
 };
 
@@ -154,56 +194,69 @@ class BatchWriter {
 template <class T, class D>
 class TileWriter {
  public:
+  static constexpr int64_t columns = 64;
+
   TileWriter(const Task<T, D>& task, int64_t begin, int64_t end) : task_(task), finish_(task, begin, end) {}
 
-  void write(const Rows& row, int64_t from, int64_t to) {
-    for (int64_t c = from; c < to; c += columns) write_box(row, 1, c, smaller(columns, to - c));
-  }
+  void write(const Rows& row, int64_t from, int64_t to) { write(row, from, to, 1); }
   // Whole rows, which differ in the last outer coordinate alone.
-  void write_rows(const Rows& row, int64_t rows) {
-    const int64_t width = task_.width();
-    for (int64_t c = 0; c < width; c += columns) write_box(row, rows, c, smaller(columns, width - c));
-  }
+  void write_rows(const Rows& row, int64_t rows) { write(row, 0, task_.width(), rows); }
   void finish() {}
 
  private:
-  static constexpr int64_t columns = 64, most = 512;
-
-  void write_box(const Rows& row, int64_t rows, int64_t left, int64_t n) {
-    const int outer = task_.inner() - 1;
-    const int64_t down = outer < 0 ? 0 : task_.region.strides[outer], stride = task_.stride();
-    const int64_t index_down = outer < 0 ? 0 : task_.region.index_strides[outer];
-    const uint64_t first = row.index + static_cast<uint64_t>(left);
-    T* const to = task_.data + row.memory + left * stride;
-    for (int64_t done = 0; done < rows;) {
-      const int64_t many = smaller(most, Batch<T>::elements / n);
-      int64_t count = 0;
-      for (; count < many && done + count < rows; ++count) {
-        const uint64_t index = first + static_cast<uint64_t>((done + count) * index_down);
-        if (batch_.room(index) < n) break;
-        at_[count] = static_cast<int32_t>(batch_.add(index, n));
-      }
-      batch_.draw(task_.keys, task_.distribution);
-      if constexpr (Finish<D>::any) {
-        for (int64_t i = 0; i < count; ++i) finish_(batch_.values() + at_[i], batch_.index(at_[i]), n);
-      }
-      for (int64_t k = 0; k < n; ++k) {
-        T* const p = to + done * down + k * stride;
-        const T* const values = batch_.values() + k;
-        for (int64_t i = 0; i < count; ++i) p[i * down] = values[at_[i]];
-      }
-      batch_.clear();
-      done += count;
+  void write(const Rows& row, int64_t from, int64_t to, int64_t rows) {
+    for (int64_t c = from; c < to; c += columns) {
+      write_box(task_.data + row.memory + c * task_.stride(), row.index + static_cast<uint64_t>(c),
+                smaller(columns, to - c), rows);
     }
   }
 
+  void write_box(T* to, uint64_t index, int64_t n, int64_t rows) {
+    const int64_t down = task_.down(), index_down = task_.index_down();
+    while (rows > 0) {
+      int64_t count = 0, width = n;
+      const auto put = [&](int64_t at) { at_[count++] = static_cast<int32_t>(at); };
+      if (batch_.add_rows(index, index_down, n, smaller(rows, smaller(most, Batch<T>::elements / n)), put) == 0) {
+        width = smaller(n, batch_.room(index));  // a row across two high halves: its rest is a box of its own
+        put(batch_.add(index, width));
+      }
+      batch_.draw(task_.keys, task_.distribution);
+      if constexpr (Finish<D>::any) {
+        for (int64_t i = 0; i < count; ++i) finish_(batch_.values() + at_[i], batch_.index(at_[i]), width);
+      }
+      const int64_t pitch = count > 1 ? at_[1] - at_[0] : 0;
+      bool even = true;
+      for (int64_t i = 0; i < count; ++i) even &= at_[i] == at_[0] + i * pitch;
+      if (even) {
+        write_columns(to, width, count, [&](int64_t i) { return at_[0] + i * pitch; });
+      } else {
+        write_columns(to, width, count, [&](int64_t i) { return at_[i]; });
+      }
+      batch_.clear();
+      if (width < n) write_box(to + width * task_.stride(), index + static_cast<uint64_t>(width), n - width, 1);
+      index += static_cast<uint64_t>(count * index_down);
+      to += count * down;
+      rows -= count;
+    }
+  }
+
+  template <class F>
+  FASTINIT_INLINE void write_columns(T* to, int64_t width, int64_t rows, const F& at) {
+    const int64_t down = task_.down(), stride = task_.stride();
+    const T* values = batch_.values();
+    for (int64_t k = 0; k < width; ++k, to += stride, ++values) {
+      for (int64_t i = 0; i < rows; ++i) to[i * down] = values[at(i)];
+    }
+  }
+
+  static constexpr int64_t most = 512;
   const Task<T, D>& task_;
   Finish<D> finish_;
   Batch<T> batch_;
   int32_t at_[most];  // of the rows in the batch
 };
 
-// Elements begin .. end - 1 of the region, row by row; with a TileWriter, as many whole rows at a time as there are.
+// Elements begin .. end - 1 of the region: row by row, or as many whole rows at a time as there are.
 template <class Writer, class T, class D>
 void write_region(const Task<T, D>& task, int64_t begin, int64_t end) {
   Writer writer(task, begin, end);
@@ -232,16 +285,18 @@ void write_region(const Task<T, D>& task, int64_t begin, int64_t end) {
 // A region whose last dimension's indices are consecutive.
 template <class T, class D>
 void fill_rows(const Task<T, D>& task, int64_t begin, int64_t end) {
-  constexpr int64_t long_row = 2048, large_tile = 1024;
   const Region& region = task.region;
   const int inner = task.inner();
   if constexpr (!Finish<D>::any) {
-    if (task.stride() == 1 && (inner == 0 || task.width() >= long_row)) {
+    // What a row has besides whole groups costs a group at either end.
+    constexpr int64_t group = group_size<ArithmeticFor<T>>, per_block = elements_per_block<ArithmeticFor<T>>;
+    const bool on_blocks =
+        region.first_index % per_block == 0 && task.index_down() % per_block == 0 && task.width() % group == 0;
+    if (task.stride() == 1 && (inner == 0 || task.width() >= (on_blocks ? 2 : 16) * group)) {
       return write_region<DirectWriter<T, D>>(task, begin, end);
     }
   }
-  if (inner > 0 && region.strides[inner - 1] < task.stride() &&
-      task.width() * region.sizes[inner - 1] >= large_tile) {
+  if (inner > 0 && task.down() < task.stride() && task.width() * region.sizes[inner - 1] >= 256) {
     return write_region<TileWriter<T, D>>(task, begin, end);
   }
   write_region<BatchWriter<T, D>>(task, begin, end);

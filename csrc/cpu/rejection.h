@@ -24,11 +24,10 @@ template <class R>
 FASTINIT_INLINE Words<LanesForFew> words_for_few(const Scattered<R>& run, LanesForFew::U64 offsets,
                                                  uint32_t draw, Purpose purpose) {
   using U64 = LanesForFew::U64;
-  alignas(64) uint32_t of[2 * U64::lanes], numbers[U64::lanes];
+  alignas(64) uint32_t of[2 * U64::lanes], low[U64::lanes];
   store(of, interleave(offsets, offsets));
-  for (int i = 0; i < U64::lanes; ++i) numbers[i] = run.numbers[of[2 * i] / elements_per_block<R>];
-  const U64 number = U64(run.base) + U64::load(numbers);
-  return words_of<LanesForFew>(number, shift_right<32>(number), draw, purpose, run.keys);
+  for (int i = 0; i < U64::lanes; ++i) low[i] = run.low[of[2 * i] / elements_per_block<R>];
+  return words_of<LanesForFew>(U64::load(low), U64(uint64_t{run.high}), draw, purpose, run.keys);
 }
 template <class R>
 FASTINIT_INLINE Words<LanesForFew> words_for_few(const Run<R>& run, LanesForFew::U64 offsets, uint32_t draw,
@@ -163,7 +162,7 @@ void fill_segment(T* out, Scattered<R> run, const TruncatedNormal<R>& d, bool) {
     run.n = smaller(rest, int64_t{chunk_size});
     fill_by_rejection(out, run, d);
     out += run.n;
-    run.numbers += run.n / elements_per_block<R>;
+    run.low += run.n / elements_per_block<R>;
   }
 }
 

@@ -121,6 +121,7 @@ class ZeroStrip {
       for (uint32_t high = zeros ? 0 : split; high < end; ++high) {
         alignas(64) uint32_t row[at_once];
         store(row, min(d_.template row_sent_to<G, Rounds>(high, last, U32(low), key) - first, beyond));
+        asm volatile("" : "+m"(row));
         FASTINIT_UNROLL
         for (int i = 0; i < at_once; ++i) bits[row[i]] ^= static_cast<uint16_t>(1 << i);
       }
@@ -253,9 +254,9 @@ void fill_strips(const Task<T, Sparse<R>>& task, int64_t begin, int64_t end) {
     return fill_rows(task, begin, end);  // no box of the matrix: right, but not fast
   }
   // Wide enough for whole cache lines; where they go down the columns, as wide as what is written together.
-  int64_t width = task.stride() == 1 ? ZeroStrip<R>::width : 64;
+  int64_t width = task.stride() == 1 ? ZeroStrip<R>::width : TileWriter<T, Sparse<R>>::columns;
   while (width > 64 && width * region.sizes[0] > ZeroStrip<R>::most_bits) width /= 2;
-  const int64_t window = ZeroStrip<R>::most_bits / ZeroStrip<R>::width;
+  const int64_t window = ZeroStrip<R>::most_bits / width;
   const int64_t step = larger(width - rest, int64_t{0}) / region.index_strides[1] + 1;
   Region strip = region;
   T* data = task.data;
