@@ -18,8 +18,11 @@ class ZeroStrip {
 
   ZeroStrip(const Sparse<R>& d, const Keys& keys) : d_(d), keys_(keys) {}
 
+  // Which bit of 32 a column has: they stand in their own order, or as a group has its elements, `first` before `second`.
+  enum class Order { columns, lanes };
+
   // Columns from `left` on, at most `width`, and the rows that will be asked for.
-  void cover(uint64_t left, int64_t columns, uint64_t first_row, int64_t rows) {
+  void cover(uint64_t left, int64_t columns, uint64_t first_row, int64_t rows, Order order = Order::columns) {
     left_ = left;
     columns_ = columns;
     next_row_ = 0;
@@ -31,13 +34,15 @@ class ZeroStrip {
     for (int draw = 0; 4 * draw < 2 * d_.rounds; ++draw) load_words(draw, 4 * draw);
     first_row_ = first_row;
     const uint64_t zeros = d_.number({d_.zero_high, d_.zero_low}), few = smaller(zeros, d_.rows - zeros);
-    const bool fits = (columns + at_once - 1) / at_once * at_once * rows <= most_bits && d_.rows <= low_half;
-    window_ = fits && 2 * few <= static_cast<uint64_t>(rows) ? rows : 0;
+    const bool fits = (columns + in_word - 1) / in_word * in_word * rows <= most_bits && d_.rows <= low_half;
+    window_ = fits && 5 * few <= 2 * static_cast<uint64_t>(rows) ? rows : 0;
     if (window_ == 0) return;
+    set_order(order);
     with_permutation([&]<Grid G, int Rounds>() {
       for (int64_t c = 0; c < columns; c += at_once) find<G, Rounds>(c, few == zeros);
     });
   }
+  bool knows_all() const { return window_ != 0; }
   bool covers(uint64_t row, uint64_t column) const {
     if (column - left_ >= static_cast<uint64_t>(columns_)) return false;
     return d_.selects() ? row + 1 >= next_row_
@@ -50,21 +55,32 @@ class ZeroStrip {
   // Writes the zeros of a row that it covers, from a column on. May rewrite some elements beyond the n.
   template <class T>
   void clear(T* values, uint64_t row, uint64_t column, int64_t n) {
-    const int64_t from = static_cast<int64_t>(column - left_), shift = from % at_once;
-    const uint16_t* bits = bits_ + (window_ != 0 ? static_cast<int64_t>(row - first_row_) : find_row(row));
+    const uint32_t* const bits = bits_ + (window_ != 0 ? static_cast<int64_t>(row - first_row_) : find_row(row));
     const int64_t pitch = window_ + 1;
-    bits += from / at_once * pitch;
-    for (int64_t c = 0; c < n; c += at_once, bits += pitch) {
-      uint32_t zero = bits[0];
-      if (shift != 0) zero = (zero | (n - c > at_once - shift ? uint32_t{bits[pitch]} << at_once : 0)) >> shift;
-      if (n - c < at_once) zero &= (uint32_t{1} << (n - c)) - 1;
-      store_zeros(values + c, LanesOf16::mask_of(zero));
+    for (int64_t c = static_cast<int64_t>(column - left_); n > 0; c += at_once, n -= at_once, values += at_once) {
+      const uint32_t* const word = bits + c / in_word * pitch;
+      const int64_t shift = c % in_word;
+      uint32_t zero = word[0] >> shift;
+      if (shift > at_once && n > in_word - shift) zero |= word[pitch] << (in_word - shift);
+      if (n < at_once) zero &= (uint32_t{1} << n) - 1;
+      store_zeros(values, LanesOf16::mask_of(zero));
     }
+  }
+
+  // Of a group of columns from c on, in a row of the window: which are zeros, in the order of lanes.
+  FASTINIT_INLINE Pair<Lanes::M32> zeros_of_group(int64_t row, int64_t c) const {
+    uint64_t first = 0, second = 0;
+    for (int i = 0; i < Lanes::U32::lanes; i += at_once) {
+      const uint64_t word = bits_[(c / in_word + i / at_once) * (window_ + 1) + row];
+      first |= (word & 0xFFFF) << i;
+      second |= (word >> at_once) << i;
+    }
+    return {Lanes::mask_of(first), Lanes::mask_of(second)};
   }
 
  private:
   using Grid = typename Sparse<R>::Grid;
-  static constexpr int at_once = 16;
+  static constexpr int at_once = 16, in_word = 32;
   static_assert(LanesOf16::U32::lanes == at_once);
   // For a row of many columns.
   using Wide = std::conditional_t<(Lanes::U32::lanes > at_once), Lanes, LanesOf16>;
@@ -109,8 +125,11 @@ class ZeroStrip {
   void find(int64_t c, bool zeros) {
     using U32 = LanesOf16::U32;
     const auto key = [&](int i) __attribute__((always_inline)) { return U32::load(words_[i] + c); };
-    uint16_t* const bits = bits_ + c / at_once * (window_ + 1);
-    for (int64_t i = 0; i < window_; ++i) bits[i] = zeros ? 0 : 0xFFFF;
+    uint32_t* const bits = bits_ + c / in_word * (window_ + 1);
+    const uint32_t* const bit = bit_ + c % in_word;
+    if (c % in_word == 0) {
+      for (int64_t i = 0; i < window_; ++i) bits[i] = zeros ? 0 : ~uint32_t{0};
+    }
     const U32 first(static_cast<uint32_t>(first_row_)), beyond(static_cast<uint32_t>(window_));
     const uint32_t lows = d_.narrow + (d_.wide != 0 ? 1 : 0);
     for (uint32_t low = 0; low < lows; ++low) {
@@ -121,14 +140,29 @@ class ZeroStrip {
       for (uint32_t high = zeros ? 0 : split; high < end; ++high) {
         alignas(64) uint32_t row[at_once];
         store(row, min(d_.template row_sent_to<G, Rounds>(high, last, U32(low), key) - first, beyond));
-        asm volatile("" : "+m"(row));
+        asm volatile("" : "+m"(row));  // else the compiler takes them out of a register, one by one
         FASTINIT_UNROLL
-        for (int i = 0; i < at_once; ++i) bits[row[i]] ^= static_cast<uint16_t>(1 << i);
+        for (int i = 0; i < at_once; ++i) bits[row[i]] ^= bit[i];
       }
     }
   }
 
-  // The zeros of one row: at bits_[0], bits_[1], ... 16 columns each. Returns 0, where they are.
+  void set_order(Order order) {
+    using U64 = LanesOf16::U64;
+    for (int i = 0; i < in_word; ++i) bit_[i] = uint32_t{1} << i;
+    if (order == Order::columns) return;
+    const auto block = shift_left<2>(LanesOf16::block_offsets());
+    const auto element = [&](uint64_t i) { return block + U64(i); };
+    alignas(64) uint32_t first[at_once], second[at_once];
+    store(first, interleave(element(0), element(2)));
+    store(second, interleave(element(1), element(3)));
+    for (int i = 0; i < at_once; ++i) {
+      bit_[first[i]] = uint32_t{1} << i;
+      bit_[second[i]] = uint32_t{1} << (at_once + i);
+    }
+  }
+
+  // The zeros of one row: at bits_[0], bits_[1], ... 32 columns each. Returns 0, where they are.
   int64_t find_row(uint64_t row) {
     if (row + 1 == next_row_) return 0;
     if (d_.selects()) {
@@ -142,7 +176,11 @@ class ZeroStrip {
   template <class M>
   FASTINIT_INLINE void store_bits(int64_t c, M zero) {
     const uint64_t bits = lane_bits(zero);
-    for (int i = 0; i < lanes; i += at_once) bits_[(c + i) / at_once] = static_cast<uint16_t>(bits >> i);
+    for (int64_t i = 0; i < lanes; i += at_once) {
+      uint32_t& word = bits_[(c + i) / in_word];
+      const uint32_t half = static_cast<uint32_t>(bits >> i) & 0xFFFF;
+      word = (c + i) % in_word == 0 ? half : word | half << at_once;
+    }
   }
 
   void select_row() {
@@ -182,8 +220,9 @@ class ZeroStrip {
   typename Sparse<R>::Cell cell_{0, 0};  // of the row before that (permutation)
   alignas(64) uint32_t words_[2 * Sparse<R>::most_rounds][width];
   alignas(64) uint32_t state_[width];  // zeros left (selection), or the first round's shift (permutation)
-  // 16 columns each, and for these one row of the window after the other, and a place for the rows outside of it.
-  uint16_t bits_[most_bits / at_once + width / at_once];
+  // 32 columns each, and for these one row of the window after the other, and a place for the rows outside of it.
+  uint32_t bits_[most_bits / in_word + width / in_word];
+  uint32_t bit_[in_word];  // of a column
 };
 
 // Numbers of a region in rows of the matrix, next to each other or not: from the first to the last one of a row.
@@ -243,6 +282,59 @@ struct Finish<Sparse<R>> {
   ZeroStrip<R> strip_;
 };
 
+// Rows of whole groups, where they belong at once: a group's zeros are put in before it is stored. Says whether it could.
+template <class T>
+bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_unused]] int64_t begin,
+                 [[maybe_unused]] int64_t end) {
+  using Strip = ZeroStrip<float>;
+  if constexpr (Lanes::U32::lanes % LanesOf16::U32::lanes != 0) {
+    return false;
+  } else {
+    constexpr int group = group_size<float>, per_block = elements_per_block<float>;
+    const Region& region = task.region;
+    const Sparse<float>& d = task.distribution;
+    const int64_t width = task.width(), rows = (end - begin) / width, first_row = begin / width;
+    if (region.dims != 2 || task.stride() != 1 || width % group != 0 || begin % width != 0 || end % width != 0 ||
+        region.first_index % per_block != 0 || d.columns % per_block != 0) {
+      return false;
+    }
+    T* const out = task.data + first_row * task.down();
+    const int64_t row_bytes = task.down() * static_cast<int64_t>(sizeof(T));
+    if (task.streaming && (!on_cache_line(out) || row_bytes % 64 != 0)) return false;
+    const uint64_t step = d.columns / per_block;
+    const uint64_t first = region.first_index / per_block + static_cast<uint64_t>(first_row) * step;
+    const uint64_t last = first + static_cast<uint64_t>(rows - 1) * step + static_cast<uint64_t>(width / per_block);
+    if (first >> 32 != last >> 32) return false;
+    Strip strip(d, task.keys);
+    strip.cover(region.first_index % d.columns, width,
+                region.first_index / d.columns + static_cast<uint64_t>(first_row), rows, Strip::Order::lanes);
+    if (!strip.knows_all()) return false;
+
+    const auto fill = [&](auto streaming) {
+      using U64 = Lanes::U64;
+      const U64 high(first >> 32);
+      const Lanes::F32 zero(0.0f);
+      for (int64_t row = 0; row < rows; ++row) {
+        const uint64_t low = (first & low_half) + static_cast<uint64_t>(row) * step;
+        for (int64_t c = 0; c < width; c += group) {
+          const U64 block = U64(low + static_cast<uint64_t>(c / per_block)) + Lanes::block_offsets();
+          const auto words = words_of<Lanes>(block, high, 0, Purpose::values, task.keys);
+          const auto x = d.normal.template values<Lanes>(bits_of<Lanes, float>(words));
+          const auto zeros = strip.zeros_of_group(row, c);
+          store_pairs<decltype(streaming)::value>(out + row * task.down() + c, select(zeros.first, zero, x.first),
+                                                  select(zeros.second, zero, x.second));
+        }
+      }
+    };
+    task.streaming ? fill(std::true_type()) : fill(std::false_type());
+    return true;
+  }
+}
+template <class T>
+bool fill_groups(const Task<T, Sparse<double>>&, int64_t, int64_t) {
+  return false;
+}
+
 // Elements begin .. end - 1 of the rows of a box, strip by strip: a strip's columns for all rows, in windows of them.
 template <class T, class R>
 void fill_strips(const Task<T, Sparse<R>>& task, int64_t begin, int64_t end) {
@@ -265,7 +357,8 @@ void fill_strips(const Task<T, Sparse<R>>& task, int64_t begin, int64_t end) {
     const int64_t numbers = strip.elements(), in_row = numbers / strip.sizes[0], last = smaller(end, numbers);
     for (int64_t at = larger(begin, int64_t{0}); at < last;) {
       const int64_t next = smaller(last, (at / in_row + window) * in_row);
-      fill_rows(Task<T, Sparse<R>>{strip, data, task.keys, task.distribution, task.streaming}, at, next);
+      const Task<T, Sparse<R>> part{strip, data, task.keys, task.distribution, task.streaming};
+      if (!fill_groups(part, at, next)) fill_rows(part, at, next);
       at = next;
     }
     strip.first_index += static_cast<uint64_t>(step * region.index_strides[1]);
