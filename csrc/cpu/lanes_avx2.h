@@ -37,9 +37,10 @@ struct Avx2 {
   static FASTINIT_INLINE U64 blocks_at(const uint32_t* p) {
     return _mm256_permute4x64_epi64(load_words(p, uint64_t()), 0xD8);
   }
-  static FASTINIT_INLINE M32 mask_of(uint64_t bits) {
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i own = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), bit);
+    const __m256i own = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits(0))), bit);
     return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(own, bit))};
   }
 

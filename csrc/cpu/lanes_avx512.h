@@ -47,7 +47,10 @@ struct Avx512 {
     return _mm512_maskz_permutexvar_epi32(
         0x5555, _mm512_setr_epi32(0, 0, 4, 0, 1, 0, 5, 0, 2, 0, 6, 0, 3, 0, 7, 0), words);
   }
-  static FASTINIT_INLINE M32 mask_of(uint64_t bits) { return {static_cast<__mmask16>(bits)}; }
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
+    return {static_cast<__mmask16>(bits(0))};
+  }
 
   // clang-format off
 #define FASTINIT_OP(RESULT, NAME, PARAMETERS, EXPRESSION) \

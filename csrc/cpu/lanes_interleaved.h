@@ -47,9 +47,10 @@ struct Interleaved {
     for (int i = 0; i < N; ++i) r.v[i] = L::blocks_at(p + i * L::blocks);
     return r;
   }
-  static FASTINIT_INLINE M32 mask_of(uint64_t bits) {
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
     M32 r;
-    for (int i = 0; i < N; ++i) r.v[i] = L::mask_of(bits >> (i * L::M32::lanes));
+    for (int i = 0; i < N; ++i) r.v[i] = L::mask_of([&](int lane) { return bits(i * L::M32::lanes + lane); });
     return r;
   }
 };

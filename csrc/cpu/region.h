@@ -194,7 +194,8 @@ class BatchWriter {
 template <class T, class D>
 class TileWriter {
  public:
-  static constexpr int64_t columns = 64;
+  // Rows of the batch are then no multiple of a cache line apart: what is read down a column lies in many banks and sets.
+  static constexpr int64_t columns = 60;
 
   TileWriter(const Task<T, D>& task, int64_t begin, int64_t end) : task_(task), finish_(task, begin, end) {}
 
@@ -216,7 +217,8 @@ class TileWriter {
     while (rows > 0) {
       int64_t count = 0, width = n;
       const auto put = [&](int64_t at) { at_[count++] = static_cast<int32_t>(at); };
-      if (batch_.add_rows(index, index_down, n, smaller(rows, smaller(most, Batch<T>::elements / n)), put) == 0) {
+      const int64_t many = smaller(most, Batch<T>::elements / n / per_line * per_line);
+      if (batch_.add_rows(index, index_down, n, smaller(rows, many), put) == 0) {
         width = smaller(n, batch_.room(index));  // a row across two high halves: its rest is a box of its own
         put(batch_.add(index, width));
       }
@@ -245,11 +247,20 @@ class TileWriter {
     const int64_t down = task_.down(), stride = task_.stride();
     const T* values = batch_.values();
     for (int64_t k = 0; k < width; ++k, to += stride, ++values) {
-      for (int64_t i = 0; i < rows; ++i) to[i * down] = values[at(i)];
+      T* p = to;
+      int64_t i = 0;
+      for (; i + 4 <= rows; i += 4, p += 4 * down) {
+        const T a = values[at(i)], b = values[at(i + 1)], c = values[at(i + 2)], d = values[at(i + 3)];
+        p[0] = a;
+        p[down] = b;
+        p[2 * down] = c;
+        p[3 * down] = d;
+      }
+      for (; i < rows; ++i, p += down) *p = values[at(i)];
     }
   }
 
-  static constexpr int64_t most = 512;
+  static constexpr int64_t most = 512, per_line = 64 / static_cast<int64_t>(sizeof(T));
   const Task<T, D>& task_;
   Finish<D> finish_;
   Batch<T> batch_;
@@ -282,16 +293,22 @@ void write_region(const Task<T, D>& task, int64_t begin, int64_t end) {
   writer.finish();
 }
 
+template <class D>
+inline constexpr bool rejects = false;
+template <class R>
+inline constexpr bool rejects<TruncatedNormal<R>> = true;
+
 // A region whose last dimension's indices are consecutive.
 template <class T, class D>
 void fill_rows(const Task<T, D>& task, int64_t begin, int64_t end) {
   const Region& region = task.region;
   const int inner = task.inner();
   if constexpr (!Finish<D>::any) {
-    // What a row has besides whole groups costs a group at either end.
+    // What a row has besides whole groups costs a group at either end; what it rejects, whole vectors.
     constexpr int64_t group = group_size<ArithmeticFor<T>>, per_block = elements_per_block<ArithmeticFor<T>>;
     const bool on_blocks =
-        region.first_index % per_block == 0 && task.index_down() % per_block == 0 && task.width() % group == 0;
+        region.first_index % per_block == 0 && task.index_down() % per_block == 0 && task.width() % group == 0 &&
+        !rejects<D>;
     if (task.stride() == 1 && (inner == 0 || task.width() >= (on_blocks ? 2 : 16) * group)) {
       return write_region<DirectWriter<T, D>>(task, begin, end);
     }

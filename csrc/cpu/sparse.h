@@ -14,7 +14,7 @@ class ZeroStrip {
  public:
   static constexpr int64_t width = 256;
   // For bits of whole windows: 64 KiB.
-  static constexpr int64_t most_bits = int64_t{1} << 19;
+  static constexpr int64_t most_bits = int64_t{1} << 20;
 
   ZeroStrip(const Sparse<R>& d, const Keys& keys) : d_(d), keys_(keys) {}
 
@@ -63,19 +63,15 @@ class ZeroStrip {
       uint32_t zero = word[0] >> shift;
       if (shift > at_once && n > in_word - shift) zero |= word[pitch] << (in_word - shift);
       if (n < at_once) zero &= (uint32_t{1} << n) - 1;
-      store_zeros(values, LanesOf16::mask_of(zero));
+      store_zeros(values, LanesOf16::mask_of([&](int lane) { return zero >> lane; }));
     }
   }
 
   // Of a group of columns from c on, in a row of the window: which are zeros, in the order of lanes.
   FASTINIT_INLINE Pair<Lanes::M32> zeros_of_group(int64_t row, int64_t c) const {
-    uint64_t first = 0, second = 0;
-    for (int i = 0; i < Lanes::U32::lanes; i += at_once) {
-      const uint64_t word = bits_[(c / in_word + i / at_once) * (window_ + 1) + row];
-      first |= (word & 0xFFFF) << i;
-      second |= (word >> at_once) << i;
-    }
-    return {Lanes::mask_of(first), Lanes::mask_of(second)};
+    const uint32_t* const bits = bits_ + c / in_word * (window_ + 1) + row;
+    const auto word = [&](int lane) { return bits[lane / at_once * (window_ + 1)] >> lane % at_once; };
+    return {Lanes::mask_of(word), Lanes::mask_of([&](int lane) { return word(lane) >> at_once; })};
   }
 
  private:
