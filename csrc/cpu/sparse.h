@@ -35,7 +35,7 @@ class ZeroStrip {
     first_row_ = first_row;
     const uint64_t zeros = d_.number({d_.zero_high, d_.zero_low}), few = smaller(zeros, d_.rows - zeros);
     const bool fits = (columns + in_word - 1) / in_word * in_word * rows <= most_bits && d_.rows <= low_half;
-    window_ = fits && 5 * few <= 2 * static_cast<uint64_t>(rows) ? rows : 0;
+    window_ = fits && 2 * few <= static_cast<uint64_t>(rows) ? rows : 0;
     if (window_ == 0) return;
     set_order(order);
     with_permutation([&]<Grid G, int Rounds>() {
@@ -127,6 +127,17 @@ class ZeroStrip {
       for (int64_t i = 0; i < window_; ++i) bits[i] = zeros ? 0 : ~uint32_t{0};
     }
     const U32 first(static_cast<uint32_t>(first_row_)), beyond(static_cast<uint32_t>(window_));
+    // Gathered before their bits are changed: a change has to wait for all those before it whose place is not known yet.
+    constexpr int depth = 32;
+    alignas(64) uint32_t row[depth][at_once];
+    int count = 0;
+    const auto change = [&]() {
+      for (int k = 0; k < count; ++k) {
+        FASTINIT_UNROLL
+        for (int i = 0; i < at_once; ++i) bits[row[k][i]] ^= bit[i];
+      }
+      count = 0;
+    };
     const uint32_t lows = d_.narrow + (d_.wide != 0 ? 1 : 0);
     for (uint32_t low = 0; low < lows; ++low) {
       const uint32_t highs = low == d_.narrow ? d_.wide : d_.highs();
@@ -134,13 +145,11 @@ class ZeroStrip {
       const U32 last = d_.template flip<G>(U32(low), key(2 * Rounds - 2), key(2 * Rounds - 1));
       const uint32_t end = zeros ? split : highs;
       for (uint32_t high = zeros ? 0 : split; high < end; ++high) {
-        alignas(64) uint32_t row[at_once];
-        store(row, min(d_.template row_sent_to<G, Rounds>(high, last, U32(low), key) - first, beyond));
-        asm volatile("" : "+m"(row));  // else the compiler takes them out of a register, one by one
-        FASTINIT_UNROLL
-        for (int i = 0; i < at_once; ++i) bits[row[i]] ^= bit[i];
+        store(row[count], min(d_.template row_sent_to<G, Rounds>(high, last, U32(low), key) - first, beyond));
+        if (++count == depth) change();
       }
     }
+    change();
   }
 
   void set_order(Order order) {
