@@ -46,7 +46,8 @@ class Batch {
   int64_t room(uint64_t first) const {
     const uint64_t block = first / per_block;
     if (count_ > 0 && block >> 32 != high_) return 0;
-    const int64_t more = blocks - count_ + (count_ > 0 && low_[count_ - 1] == static_cast<uint32_t>(block) ? 1 : 0);
+    const int64_t more =
+        blocks - count_ + (count_ > 0 && low_[count_ - 1] == static_cast<uint32_t>(block) ? 1 : 0);
     const int64_t of_high = static_cast<int64_t>(low_half + 1 - (block & low_half));
     return smaller(more, of_high) * per_block - static_cast<int64_t>(first % per_block);
   }
@@ -62,7 +63,8 @@ class Batch {
     const uint64_t high = first / per_block >> 32;
     if (count_ > 0 && high != high_) return 0;
     rows = smaller(rows, (blocks - count_) / ((n + per_block - 2) / per_block + 1));
-    while (rows > 0 && (first + static_cast<uint64_t>((rows - 1) * down + n - 1)) / per_block >> 32 != high) rows /= 2;
+    while (rows > 0 && (first + static_cast<uint64_t>((rows - 1) * down + n - 1)) / per_block >> 32 != high)
+      rows /= 2;
     if (rows > 0) add(first, down, n, rows, put);
     return rows;
   }
@@ -92,7 +94,8 @@ class Batch {
     uint64_t last = count > 0 ? low_[count - 1] : ~uint64_t{0};
     for (; rows > 0; --rows, first += static_cast<uint64_t>(down)) {
       const uint32_t low = static_cast<uint32_t>(first / per_block);
-      const int64_t phase = static_cast<int64_t>(first % per_block), more = (phase + n + per_block - 1) / per_block;
+      const int64_t phase = static_cast<int64_t>(first % per_block),
+                    more = (phase + n + per_block - 1) / per_block;
       if (low == last) --count;  // within the block in which the row before ends
       for (int64_t i = 0; i < more; i += at_once) {
         for (int k = 0; k < at_once; ++k) low_[count + i + k] = low + static_cast<uint32_t>(i + k);

@@ -104,7 +104,8 @@ class BatchWriter {
   BatchWriter(const Task<T, D>& task, int64_t begin, int64_t end) : task_(task), finish_(task, begin, end) {}
 
   void write(const Rows& row, int64_t from, int64_t to) {
-    write(task_.data + row.memory + from * task_.stride(), row.index + static_cast<uint64_t>(from), to - from);
+    write(task_.data + row.memory + from * task_.stride(), row.index + static_cast<uint64_t>(from),
+          to - from);
   }
   void write_rows(const Rows& row, int64_t rows) {
     const int64_t width = task_.width(), down = task_.down(), index_down = task_.index_down();
@@ -235,7 +236,8 @@ class TileWriter {
         write_columns(to, width, count, [&](int64_t i) { return at_[i]; });
       }
       batch_.clear();
-      if (width < n) write_box(to + width * task_.stride(), index + static_cast<uint64_t>(width), n - width, 1);
+      if (width < n)
+        write_box(to + width * task_.stride(), index + static_cast<uint64_t>(width), n - width, 1);
       index += static_cast<uint64_t>(count * index_down);
       to += count * down;
       rows -= count;
@@ -306,9 +308,8 @@ void fill_rows(const Task<T, D>& task, int64_t begin, int64_t end) {
   if constexpr (!Finish<D>::any) {
     // What a row has besides whole groups costs a group at either end; what it rejects, whole vectors.
     constexpr int64_t group = group_size<ArithmeticFor<T>>, per_block = elements_per_block<ArithmeticFor<T>>;
-    const bool on_blocks =
-        region.first_index % per_block == 0 && task.index_down() % per_block == 0 && task.width() % group == 0 &&
-        !rejects<D>;
+    const bool on_blocks = region.first_index % per_block == 0 && task.index_down() % per_block == 0 &&
+                           task.width() % group == 0 && !rejects<D>;
     if (task.stride() == 1 && (inner == 0 || task.width() >= (on_blocks ? 2 : 16) * group)) {
       return write_region<DirectWriter<T, D>>(task, begin, end);
     }

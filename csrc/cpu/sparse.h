@@ -55,9 +55,11 @@ class ZeroStrip {
   // Writes the zeros of a row that it covers, from a column on. May rewrite some elements beyond the n.
   template <class T>
   void clear(T* values, uint64_t row, uint64_t column, int64_t n) {
-    const uint32_t* const bits = bits_ + (window_ != 0 ? static_cast<int64_t>(row - first_row_) : find_row(row));
+    const uint32_t* const bits =
+        bits_ + (window_ != 0 ? static_cast<int64_t>(row - first_row_) : find_row(row));
     const int64_t pitch = window_ + 1;
-    for (int64_t c = static_cast<int64_t>(column - left_); n > 0; c += at_once, n -= at_once, values += at_once) {
+    for (int64_t c = static_cast<int64_t>(column - left_); n > 0;
+         c += at_once, n -= at_once, values += at_once) {
       const uint32_t* const word = bits + c / in_word * pitch;
       const int64_t shift = c % in_word;
       uint32_t zero = word[0] >> shift;
@@ -220,8 +222,8 @@ class ZeroStrip {
   const Sparse<R>& d_;
   const Keys& keys_;
   uint64_t left_ = 0, first_row_ = 0;
-  int64_t columns_ = 0, window_ = 0;  // rows whose zeros are all found; 0: they are found row by row
-  uint64_t next_row_ = 0;             // row by row: after the one whose zeros are found
+  int64_t columns_ = 0, window_ = 0;     // rows whose zeros are all found; 0: they are found row by row
+  uint64_t next_row_ = 0;                // row by row: after the one whose zeros are found
   typename Sparse<R>::Cell cell_{0, 0};  // of the row before that (permutation)
   alignas(64) uint32_t words_[2 * Sparse<R>::most_rounds][width];
   alignas(64) uint32_t state_[width];  // zeros left (selection), or the first round's shift (permutation)
@@ -270,8 +272,9 @@ struct Finish<Sparse<R>> {
     for (uint64_t row = row_, column = column_; n > 0; ++row, column = 0) {
       for (; n > 0 && column < columns_;) {
         if (!strip_.covers(row, column)) {
-          strip_.cover(column, static_cast<int64_t>(smaller(uint64_t{ZeroStrip<R>::width}, columns_ - column)),
-                       row, 1);
+          strip_.cover(column,
+                       static_cast<int64_t>(smaller(uint64_t{ZeroStrip<R>::width}, columns_ - column)), row,
+                       1);
         }
         const int64_t part = smaller(n, strip_.columns_from(column));
         strip_.clear(values, row, column, part);
@@ -299,8 +302,8 @@ bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_un
     const Region& region = task.region;
     const Sparse<float>& d = task.distribution;
     const int64_t width = task.width(), rows = (end - begin) / width, first_row = begin / width;
-    if (region.dims != 2 || task.stride() != 1 || width % group != 0 || begin % width != 0 || end % width != 0 ||
-        region.first_index % per_block != 0 || d.columns % per_block != 0) {
+    if (region.dims != 2 || task.stride() != 1 || width % group != 0 || begin % width != 0 ||
+        end % width != 0 || region.first_index % per_block != 0 || d.columns % per_block != 0) {
       return false;
     }
     T* const out = task.data + first_row * task.down();
@@ -308,7 +311,8 @@ bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_un
     if (task.streaming && (!on_cache_line(out) || row_bytes % 64 != 0)) return false;
     const uint64_t step = d.columns / per_block;
     const uint64_t first = region.first_index / per_block + static_cast<uint64_t>(first_row) * step;
-    const uint64_t last = first + static_cast<uint64_t>(rows - 1) * step + static_cast<uint64_t>(width / per_block);
+    const uint64_t last =
+        first + static_cast<uint64_t>(rows - 1) * step + static_cast<uint64_t>(width / per_block);
     if (first >> 32 != last >> 32) return false;
     Strip strip(d, task.keys);
     strip.cover(region.first_index % d.columns, width,
@@ -326,7 +330,8 @@ bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_un
           const auto words = words_of<Lanes>(block, high, 0, Purpose::values, task.keys);
           const auto x = d.normal.template values<Lanes>(bits_of<Lanes, float>(words));
           const auto zeros = strip.zeros_of_group(row, c);
-          store_pairs<decltype(streaming)::value>(out + row * task.down() + c, select(zeros.first, zero, x.first),
+          store_pairs<decltype(streaming)::value>(out + row * task.down() + c,
+                                                  select(zeros.first, zero, x.first),
                                                   select(zeros.second, zero, x.second));
         }
       }
