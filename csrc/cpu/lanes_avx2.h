@@ -79,7 +79,7 @@ struct Avx2 {
   FASTINIT_OP(M64, less, (F64 a, F64 b), _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))
   FASTINIT_OP(M64, less_equal, (F64 a, F64 b), _mm256_cmp_pd(a.v, b.v, _CMP_LE_OQ))
 
-  FASTINIT_OP(uint64_t, lane_bits, (M32 m), static_cast<uint32_t>(_mm256_movemask_ps(m.v)))
+  friend FASTINIT_INLINE uint64_t lane_bits(M32 m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.v)); }
   FASTINIT_OP(M32, operator&, (M32 a, M32 b), _mm256_and_ps(a.v, b.v))
   FASTINIT_OP(M32, operator|, (M32 a, M32 b), _mm256_or_ps(a.v, b.v))
   FASTINIT_OP(M32, operator!, (M32 a), _mm256_xor_ps(a.v, _mm256_set1_ps(-0.0f)))

@@ -88,7 +88,7 @@ struct Avx512 {
   FASTINIT_OP(M64, less, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ))
   FASTINIT_OP(M64, less_equal, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LE_OQ))
 
-  FASTINIT_OP(uint64_t, lane_bits, (M32 m), m.v)
+  friend FASTINIT_INLINE uint64_t lane_bits(M32 m) { return m.v; }
   FASTINIT_OP(M32, operator&, (M32 a, M32 b), static_cast<__mmask16>(a.v & b.v))
   FASTINIT_OP(M32, operator|, (M32 a, M32 b), static_cast<__mmask16>(a.v | b.v))
   FASTINIT_OP(M32, operator!, (M32 a), static_cast<__mmask16>(~a.v))
