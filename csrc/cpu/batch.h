@@ -74,9 +74,15 @@ class Batch {
 
   template <class D>
   void draw(const Keys& keys, const D& distribution) {
-    for (int i = 0; i < Lanes::blocks; ++i) low_[count_ + i] = 0;
-    fill_segment(values_, Scattered<R>{high_, low_, count_ * per_block, keys}, distribution, false);
+    draw(values_, keys, distribution, false);
   }
+  // Somewhere else: all values of the blocks, side by side.
+  template <class D>
+  void draw(T* to, const Keys& keys, const D& distribution, bool streaming) {
+    for (int i = 0; i < Lanes::blocks; ++i) low_[count_ + i] = 0;
+    fill_segment(to, Scattered<R>{high_, low_, size(), keys}, distribution, streaming);
+  }
+  int64_t size() const { return count_ * per_block; }
   T* values() { return values_; }
   // Of the value that is there.
   uint64_t index(int64_t at) const {

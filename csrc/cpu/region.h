@@ -9,6 +9,12 @@
 namespace fastinit::FASTINIT_TARGET {
 namespace {
 
+// What draws again does so in the nearest cache, and for many values together.
+template <class D>
+inline constexpr bool rejects = false;
+template <class R>
+inline constexpr bool rejects<TruncatedNormal<R>> = true;
+
 // One fill, taken apart for these loops.
 template <class T, class D>
 struct Task {
@@ -131,6 +137,15 @@ class BatchWriter {
   // Writes what has been gathered.
   void finish() {
     if (batch_.empty()) return;
+    if constexpr (!Finish<D>::any && !rejects<D>) {
+      // Whole blocks that touch in memory, as narrow shards have them, are drawn where they belong.
+      if (count_ == 1 && pieces_[0].n == batch_.size() && task_.stride() == 1) {
+        batch_.draw(pieces_[0].to, task_.keys, task_.distribution, task_.streaming);
+        batch_.clear();
+        count_ = 0;
+        return;
+      }
+    }
     batch_.draw(task_.keys, task_.distribution);
     if constexpr (Finish<D>::any) {
       for (int64_t i = 0; i < count_; ++i) {
@@ -294,11 +309,6 @@ void write_region(const Task<T, D>& task, int64_t begin, int64_t end) {
   }
   writer.finish();
 }
-
-template <class D>
-inline constexpr bool rejects = false;
-template <class R>
-inline constexpr bool rejects<TruncatedNormal<R>> = true;
 
 // A region whose last dimension's indices are consecutive.
 template <class T, class D>

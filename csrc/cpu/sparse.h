@@ -13,7 +13,7 @@ template <class R>
 class ZeroStrip {
  public:
   static constexpr int64_t width = 256;
-  // For bits of whole windows: 64 KiB.
+  // For bits of whole windows: 128 KiB.
   static constexpr int64_t most_bits = int64_t{1} << 20;
 
   ZeroStrip(const Sparse<R>& d, const Keys& keys) : d_(d), keys_(keys) {}
@@ -55,11 +55,9 @@ class ZeroStrip {
   // Writes the zeros of a row that it covers, from a column on. May rewrite some elements beyond the n.
   template <class T>
   void clear(T* values, uint64_t row, uint64_t column, int64_t n) {
-    const uint32_t* const bits =
-        bits_ + (window_ != 0 ? static_cast<int64_t>(row - first_row_) : find_row(row));
-    const int64_t pitch = window_ + 1;
-    for (int64_t c = static_cast<int64_t>(column - left_); n > 0;
-         c += at_once, n -= at_once, values += at_once) {
+    const uint32_t* const bits = bits_ + (window_ != 0 ? static_cast<int64_t>(row - first_row_) : find_row(row));
+    const int64_t pitch = pitch_of_bits();
+    for (int64_t c = static_cast<int64_t>(column - left_); n > 0; c += at_once, n -= at_once, values += at_once) {
       const uint32_t* const word = bits + c / in_word * pitch;
       const int64_t shift = c % in_word;
       uint32_t zero = word[0] >> shift;
@@ -71,14 +69,14 @@ class ZeroStrip {
 
   // Of a group of columns from c on, in a row of the window: which are zeros, in the order of lanes.
   FASTINIT_INLINE Pair<Lanes::M32> zeros_of_group(int64_t row, int64_t c) const {
-    const uint32_t* const bits = bits_ + c / in_word * (window_ + 1) + row;
-    const auto word = [&](int lane) { return bits[lane / at_once * (window_ + 1)] >> lane % at_once; };
+    const uint32_t* const bits = bits_ + c / in_word * pitch_of_bits() + row;
+    const auto word = [&](int lane) { return bits[lane / at_once * pitch_of_bits()] >> lane % at_once; };
     return {Lanes::mask_of(word), Lanes::mask_of([&](int lane) { return word(lane) >> at_once; })};
   }
 
  private:
   using Grid = typename Sparse<R>::Grid;
-  static constexpr int at_once = 16, in_word = 32;
+  static constexpr int at_once = 16, in_word = 32, spare = 32;
   static_assert(LanesOf16::U32::lanes == at_once);
   // For a row of many columns.
   using Wide = std::conditional_t<(Lanes::U32::lanes > at_once), Lanes, LanesOf16>;
@@ -123,12 +121,13 @@ class ZeroStrip {
   void find(int64_t c, bool zeros) {
     using U32 = LanesOf16::U32;
     const auto key = [&](int i) __attribute__((always_inline)) { return U32::load(words_[i] + c); };
-    uint32_t* const bits = bits_ + c / in_word * (window_ + 1);
+    uint32_t* const bits = bits_ + c / in_word * pitch_of_bits();
     const uint32_t* const bit = bit_ + c % in_word;
     if (c % in_word == 0) {
       for (int64_t i = 0; i < window_; ++i) bits[i] = zeros ? 0 : ~uint32_t{0};
     }
-    const U32 first(static_cast<uint32_t>(first_row_)), beyond(static_cast<uint32_t>(window_));
+    // Rows outside of the window have some places beyond it. One for all would be changed again before it is there.
+    const U32 first(static_cast<uint32_t>(first_row_)), beyond(static_cast<uint32_t>(window_)), spread(spare - 1u);
     // Gathered before their bits are changed: a change has to wait for all those before it whose place is not known yet.
     constexpr int depth = 32;
     alignas(64) uint32_t row[depth][at_once];
@@ -147,12 +146,15 @@ class ZeroStrip {
       const U32 last = d_.template flip<G>(U32(low), key(2 * Rounds - 2), key(2 * Rounds - 1));
       const uint32_t end = zeros ? split : highs;
       for (uint32_t high = zeros ? 0 : split; high < end; ++high) {
-        store(row[count], min(d_.template row_sent_to<G, Rounds>(high, last, U32(low), key) - first, beyond));
+        const U32 place = d_.template row_sent_to<G, Rounds>(high, last, U32(low), key) - first;
+        store(row[count], min(place, beyond + (place & spread)));
         if (++count == depth) change();
       }
     }
     change();
   }
+
+  int64_t pitch_of_bits() const { return window_ != 0 ? window_ + spare : 1; }
 
   void set_order(Order order) {
     using U64 = LanesOf16::U64;
@@ -222,13 +224,13 @@ class ZeroStrip {
   const Sparse<R>& d_;
   const Keys& keys_;
   uint64_t left_ = 0, first_row_ = 0;
-  int64_t columns_ = 0, window_ = 0;     // rows whose zeros are all found; 0: they are found row by row
-  uint64_t next_row_ = 0;                // row by row: after the one whose zeros are found
+  int64_t columns_ = 0, window_ = 0;  // rows whose zeros are all found; 0: they are found row by row
+  uint64_t next_row_ = 0;             // row by row: after the one whose zeros are found
   typename Sparse<R>::Cell cell_{0, 0};  // of the row before that (permutation)
   alignas(64) uint32_t words_[2 * Sparse<R>::most_rounds][width];
   alignas(64) uint32_t state_[width];  // zeros left (selection), or the first round's shift (permutation)
-  // 32 columns each, and for these one row of the window after the other, and a place for the rows outside of it.
-  uint32_t bits_[most_bits / in_word + width / in_word];
+  // 32 columns each, and for these one row of the window after the other, and places for the rows outside of it.
+  uint32_t bits_[most_bits / in_word + width / in_word * spare];
   uint32_t bit_[in_word];  // of a column
 };
 
@@ -272,9 +274,8 @@ struct Finish<Sparse<R>> {
     for (uint64_t row = row_, column = column_; n > 0; ++row, column = 0) {
       for (; n > 0 && column < columns_;) {
         if (!strip_.covers(row, column)) {
-          strip_.cover(column,
-                       static_cast<int64_t>(smaller(uint64_t{ZeroStrip<R>::width}, columns_ - column)), row,
-                       1);
+          strip_.cover(column, static_cast<int64_t>(smaller(uint64_t{ZeroStrip<R>::width}, columns_ - column)),
+                       row, 1);
         }
         const int64_t part = smaller(n, strip_.columns_from(column));
         strip_.clear(values, row, column, part);
@@ -302,8 +303,8 @@ bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_un
     const Region& region = task.region;
     const Sparse<float>& d = task.distribution;
     const int64_t width = task.width(), rows = (end - begin) / width, first_row = begin / width;
-    if (region.dims != 2 || task.stride() != 1 || width % group != 0 || begin % width != 0 ||
-        end % width != 0 || region.first_index % per_block != 0 || d.columns % per_block != 0) {
+    if (region.dims != 2 || task.stride() != 1 || width % group != 0 || begin % width != 0 || end % width != 0 ||
+        region.first_index % per_block != 0 || d.columns % per_block != 0) {
       return false;
     }
     T* const out = task.data + first_row * task.down();
@@ -311,8 +312,7 @@ bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_un
     if (task.streaming && (!on_cache_line(out) || row_bytes % 64 != 0)) return false;
     const uint64_t step = d.columns / per_block;
     const uint64_t first = region.first_index / per_block + static_cast<uint64_t>(first_row) * step;
-    const uint64_t last =
-        first + static_cast<uint64_t>(rows - 1) * step + static_cast<uint64_t>(width / per_block);
+    const uint64_t last = first + static_cast<uint64_t>(rows - 1) * step + static_cast<uint64_t>(width / per_block);
     if (first >> 32 != last >> 32) return false;
     Strip strip(d, task.keys);
     strip.cover(region.first_index % d.columns, width,
@@ -330,8 +330,7 @@ bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_un
           const auto words = words_of<Lanes>(block, high, 0, Purpose::values, task.keys);
           const auto x = d.normal.template values<Lanes>(bits_of<Lanes, float>(words));
           const auto zeros = strip.zeros_of_group(row, c);
-          store_pairs<decltype(streaming)::value>(out + row * task.down() + c,
-                                                  select(zeros.first, zero, x.first),
+          store_pairs<decltype(streaming)::value>(out + row * task.down() + c, select(zeros.first, zero, x.first),
                                                   select(zeros.second, zero, x.second));
         }
       }
