@@ -24,9 +24,10 @@ constexpr decltype(&baseline::fill_part) fill_part[] = {
 constexpr int64_t unit = 4096;
 // Fewer of them do not pay for another thread.
 constexpr int64_t fewest_units = 4;
-// Parts a thread: the more, the less a slow one holds up the others. But a part of sparse_ begins each strip of columns
-// anew, and goes through all rows above its own if it selects zeros row by row.
-constexpr int64_t parts_per_thread = 4, sparse_parts_per_thread = 1;
+// Parts a thread: the more, the less a slow one holds up the others. But a part of sparse_ begins in the middle of a strip of
+// columns, unless there are many, and finds the strip's zeros anew.
+constexpr int64_t parts_per_thread = 4, parts_per_thread_of_few_strips = 1;
+constexpr int64_t many_strips = int64_t{4} << 20;  // elements
 // From this size on the tensor leaves the caches anyway, and stores that bypass them save reading it in.
 constexpr int64_t streaming_bytes = int64_t{4} << 20;
 
@@ -78,7 +79,8 @@ void fill(const Fill& f) {
   if (units <= fewest_units) return part(0, units, &context);
   const bool sparse = std::holds_alternative<Sparse<float>>(f.distribution) ||
                       std::holds_alternative<Sparse<double>>(f.distribution);
-  const int64_t parts = threads() * (sparse ? sparse_parts_per_thread : parts_per_thread);
+  const bool few_strips = sparse && elements < many_strips;
+  const int64_t parts = threads() * (few_strips ? parts_per_thread_of_few_strips : parts_per_thread);
   parallel_for(0, units, std::max(fewest_units, (units + parts - 1) / parts), part, &context);
 }
 
