@@ -398,9 +398,8 @@ def _fill(tensor: Any) -> Fill | None:
     return None if is_other(local) or local.layout != torch.strided else Fill(thread.logs[-1], tensor)
 
 
-def _reads(name: str) -> Callable[..., Any]:
+def _reads(beneath: Callable[..., Any]) -> Callable[..., Any]:
     """A method that leaves torch with the values: on a deferred tensor, with those drawn here and now."""
-    beneath = getattr(Tensor, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if thread.logs and self.is_meta and not is_other(self):
@@ -412,22 +411,44 @@ def _reads(name: str) -> Callable[..., Any]:
     return method
 
 
-READS = {name: _reads(name) for name in ("numpy", "tolist", "__array__", "__dlpack__")}
-BENEATH = {name: Tensor.__dict__.get(name) for name in READS}
+def _brings(beneath: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that makes a tensor of Python's numbers. On the meta device, where a deferred tensor is, they would be lost."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        new = args and isinstance(args[0], Tensor) and args[0].is_meta and beneath is Tensor.new_tensor
+        device = kwargs.get("device")
+        if thread.logs and (new if device is None else torch.device(device).type == "meta"):
+            kwargs["device"] = "cpu"
+        return beneath(*args, **kwargs)
+
+    return function
+
+
+PATCHES = [
+    *((Tensor, name, _reads(getattr(Tensor, name))) for name in ("numpy", "tolist", "__array__", "__dlpack__")),
+    (Tensor, "new_tensor", _brings(Tensor.new_tensor)),
+    *((torch, name, _brings(getattr(torch, name))) for name in ("tensor", "as_tensor", "asarray")),
+]
+beneath: list[Any] = []  # what was in their places
 
 
 def _use(change: int) -> None:
     global users
     with lock:
-        users += change
+        before, users = users, users + change
         fills.deferring = _fill if users else None
-        for name, method in READS.items():
-            if users:
-                setattr(Tensor, name, method)
-            elif BENEATH[name] is not None:
-                setattr(Tensor, name, BENEATH[name])
-            elif Tensor.__dict__.get(name) is method:
-                delattr(Tensor, name)
+        if not before:
+            beneath[:] = [owner.__dict__.get(name) for owner, name, _ in PATCHES]
+            for owner, name, ours in PATCHES:
+                setattr(owner, name, ours)
+        elif not users:
+            for (owner, name, ours), theirs in zip(PATCHES, beneath, strict=True):
+                if owner.__dict__.get(name) is not ours:  # somebody else has put something there
+                    continue
+                if theirs is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, theirs)
 
 
 class Deferred:
@@ -477,8 +498,13 @@ class Deferred:
         if tensor.is_meta:
             return made(geometry(tensor, self._log.of(tensor)))  # type: ignore[arg-type]
         if self._log.of(tensor) is not None:
-            found = made(self._log.ref(tensor))
-            if same_bits(found.draw(), tensor):
+            try:
+                found = made(self._log.ref(tensor))
+                found.check()
+            except (Lost, NotImplementedError, RuntimeError, ValueError):
+                return constant(tensor)
+            derived = found.exact or tensor.numel() * tensor.element_size() > MOST_EMBEDDED
+            if derived and same_bits(found.draw(), tensor):
                 return found
         return constant(tensor)
 

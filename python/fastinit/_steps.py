@@ -16,14 +16,45 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fastinit._enabled.report import INITIALISERS
 from fastinit._kernels import Key
-from fastinit._parts import Part, Place
+from fastinit._parts import Part, Place, piece
 
 MOST_EMBEDDED = 64 * 2**10  # bytes of values that cannot be derived, in a recipe's file
 CONSTANT = "constant"  # a step that puts values where they belong
+CONSTANTS = ("zeros_", "ones_", "constant_")
 # Fills whose values in a 16-bit dtype are those of float32, rounded (contract C8).
-ROUNDED = ("normal_", "xavier_normal_", "kaiming_normal_", "sparse_", "zeros_", "ones_", "constant_")
+ROUNDED = ("normal_", "xavier_normal_", "kaiming_normal_", "sparse_", *CONSTANTS)
 PRODUCTS = ("orthogonal_", "delta_orthogonal_")  # equal on other machines to rounding (contract C9)
 COPIES = ("aten.clone.default", "aten.copy_.default", "aten._to_copy.default")
+# Operators that IEEE 754 fixes, or that move values only; and those that other machines may round in another way.
+EXACT = frozenset(
+    f"aten.{name}"
+    for name in """
+    clone.default copy_.default _to_copy.default cat.default stack.default repeat.default flip.default roll.default
+    arange.default arange.start arange.start_step eye.default eye.m tril.default triu.default tril_.default triu_.default
+    constant_pad_nd.default index_select.default index.Tensor index_put_.default index_fill_.int_Scalar
+    masked_fill.Scalar masked_fill_.Scalar where.self where.ScalarSelf where.ScalarOther fill_.Scalar fill_.Tensor zero_.default
+    add.Tensor add_.Tensor add.Scalar add_.Scalar sub.Tensor sub_.Tensor rsub.Scalar mul.Tensor mul_.Tensor mul.Scalar mul_.Scalar
+    div.Tensor div_.Tensor div.Scalar div_.Scalar neg.default neg_.default abs.default abs_.default sqrt.default sqrt_.default
+    reciprocal.default reciprocal_.default clamp.default clamp_.default clamp_min.default clamp_min_.default
+    clamp_max_.default floor.default ceil.default round.default sign.default sgn.default maximum.default minimum.default
+    eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar eq.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor
+    logical_not.default logical_and.default bitwise_not.default bitwise_and.Tensor floor_divide.default remainder.Scalar
+    diag_embed.default scalar_tensor.default unfold_copy.default
+    """.split()
+)
+INEXACT = frozenset(
+    f"aten.{name}"
+    for name in """
+    linspace.default logspace.default pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor pow_.Scalar rsqrt.default rsqrt_.default
+    log.default log_.default log2.default log1p.default exp.default exp_.default exp2.default expm1.default sin.default cos.default
+    sinh.default tanh.default sigmoid.default erf.default erf_.default erfinv.default erfinv_.default atanh.default logit.default
+    softplus.default norm.ScalarOpt_dim norm.Scalar linalg_vector_norm.default norm_except_dim.default sum.default
+    sum.dim_IntList mean.default mean.dim cumsum.default prod.default std.correction var.correction
+    mm.default mv.default bmm.default dot.default addmm.default addmv.default outer.default lerp_.Scalar
+    _weight_norm_interface.default div.out clamp_min.out linalg_householder_product.default geqrf.default
+    addcmul.default addcdiv.default square.default
+    """.split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +146,55 @@ class Made:
 
     @property
     def exact(self) -> bool:
-        """Whether every machine gets the same bits: nothing but fills, copies and constants, and no matrix products."""
-        exact = (step.is_fill and step.function not in PRODUCTS for step in self.steps)
+        """Whether every machine gets the same bits."""
         return all(
-            is_exact or step.function in (CONSTANT, *COPIES)
-            for is_exact, step in zip(exact, self.steps, strict=True)
+            step.function not in PRODUCTS if step.is_fill else step.function in {CONSTANT, *EXACT}
+            for step in self.steps
         )
+
+    @property
+    def fills(self) -> tuple[tuple[Step, int, int], ...] | None:
+        """The fills that made it, if each is one of rows: a step, the first row, and how many.
+
+        The first is one of all rows. Then any part of the tensor can be filled by itself. ``None`` if something else was done.
+        """
+        if not self.steps or any(not step.is_fill or step.place is not None for step in self.steps):
+            return None
+        found = []
+        for number, step in enumerate(self.steps):
+            (out,) = step.out
+            rows = None if out is None else self.rows(out)
+            if rows is None or (number > 0 and step.function not in CONSTANTS):
+                return None
+            found.append((step, *rows))
+        rows_of_all = self.result.size[0] if self.result.size else 1
+        return tuple(found) if found[0][1:] == (0, rows_of_all) else None
+
+    def rows(self, view: View) -> tuple[int, int] | None:
+        """Which rows of the tensor a view is: the first, and how many. ``None`` if it is something else."""
+        whole = self.result
+        if view == whole:
+            return 0, whole.size[0] if whole.size else 1
+        if not whole.size or (view.memory, view.dtype) != (whole.memory, whole.dtype):
+            return None
+        inner = whole.size[1:], whole.stride[1:]
+        if (view.size, view.stride) == inner:
+            length = 1
+        elif (view.size[1:], view.stride[1:]) == inner and view.stride[:1] == whole.stride[:1]:
+            length = view.size[0]
+        else:
+            return None
+        step = max(whole.stride[0], 1)
+        first, rest = divmod(view.offset - whole.offset, step)
+        return (first, length) if rest == 0 and 0 <= first and first + length <= whole.size[0] else None
+
+    def fill(self, tensor: Tensor) -> None:
+        """Do the fills: of a tensor, or of a part of it. There must be nothing else to be done (``fills``)."""
+        for step, first, length in self.fills or ():
+            if length == (tensor.shape[0] if tensor.dim() else 1):
+                step.fill(tensor)
+            else:
+                step.fill(piece(tensor, 0, first, length))
 
     def check(self) -> None:
         """Raise an error if the steps cannot be done. No memory is taken for that."""

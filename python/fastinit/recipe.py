@@ -132,13 +132,13 @@ class Recipe:
                 raise ValueError(f"rows must be a slice of the first dimension with step 1: {rows} of {size}")
             first, end, _ = rows.indices(size[0])
             length = max(end - first, 0)
-        if rows is None or made.only is None:
+        if rows is None or made.fills is None:
             whole = drawn(made, device, dtype)
             return whole if rows is None else whole[first : first + length].clone()
         part = torch.empty(
             (length, *size[1:]), dtype=dtype or made.result.dtype, device=device or made.memory[0][1]
         )
-        made.only.fill(part_of(part, size, (first, *(0 for _ in size[1:]))))
+        made.fill(part_of(part, size, (first, *(0 for _ in size[1:]))))
         return part
 
     def materialize_(
@@ -272,7 +272,7 @@ class Recipe:
                 what = "values as they are"
             else:
                 what = "several steps"
-                others.append((name, made))
+                others.append((name, made, "" if made.fills else "drawn as a whole, then cut: "))
             calls[what] += 1
             elements[what] += torch.Size(made.result.size).numel()
         width = max(map(len, [*calls, "made by", "total"]))
@@ -280,9 +280,8 @@ class Recipe:
         for what, number in calls.most_common():
             yield f"{what:{width}} {number:9,} {elements[what]:17,}"
         yield f"{'total':{width}} {sum(calls.values()):9,} {sum(elements.values()):17,}"
-        for name, made in others:
-            steps = ", ".join(step.function for step in made.steps)
-            yield f"{name}: drawn as a whole, then cut ({steps})"
+        for name, made, how in others:
+            yield f"{name}: {how}" + ", ".join(step.function for step in made.steps)
         for name, first in self._tied.items():
             yield f"{name}: is {first}"
 
@@ -398,11 +397,10 @@ def kind(dtype: torch.dtype) -> str:
 def drawn(made: Made, device: Device | None, dtype: torch.dtype | None) -> Tensor:
     """The whole tensor, on a device and in a dtype."""
     if dtype is not None and dtype != made.result.dtype:
-        step = made.only
-        if step is not None and dtype.is_floating_point:
+        if made.fills is not None and kind(dtype) == kind(made.result.dtype):
             size, stride = made.result.size, made.result.stride
             tensor = torch.empty_strided(size, stride, dtype=dtype, device=device or made.memory[0][1])
-            step.fill(tensor)
+            made.fill(tensor)
             return tensor
         return made.draw(device).to(device=device, dtype=dtype)
     tensor = made.draw(device)
@@ -412,8 +410,8 @@ def drawn(made: Made, device: Device | None, dtype: torch.dtype | None) -> Tenso
 def copy_into(made: Made, tensor: Tensor) -> None:
     """Write a tensor's values, or those of the part that is here, to where it is."""
     with torch.no_grad():
-        if made.only is not None:
-            made.only.fill(tensor)
+        if made.fills is not None:
+            made.fill(tensor)
             return
         local, place = here(tensor)
         whole = drawn(made, None, None)
@@ -427,8 +425,8 @@ def matches(made: Made, tensor: Tensor) -> bool:
     if place is None:
         return same_bits(drawn(made, local.device, local.dtype), local.detach())
     again = torch.empty_strided(local.shape, local.stride(), dtype=local.dtype, device=local.device)
-    if made.only is not None:
-        made.only.fill(Part(again, place))
+    if made.fills is not None:
+        made.fill(Part(again, place))
     else:
         again.copy_(cut(drawn(made, None, None), place))
     return same_bits(again, local.detach())
@@ -479,8 +477,8 @@ class Aliases:
         )
         if made is not None:
             with torch.no_grad():
-                if made.only is not None:
-                    made.only.fill(new)
+                if made.fills is not None:
+                    made.fill(new)
                 else:
                     local.copy_(cut(drawn(made, None, None), place_of(tensor)))
         exchange(tensor, new)
