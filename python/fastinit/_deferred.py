@@ -1,7 +1,7 @@
 """Models that are built without memory or values, and drawn later, where they belong: ``deferred`` (contract C12).
 
-A dispatch mode sees every operation of the block. Allocations come out on the meta device. What is done to such tensors is logged,
-with the keys that their fills take; ``fastinit._steps`` has what a log is, and ``fastinit.recipe`` what becomes of it.
+A dispatch mode sees every operation of the block. Allocations come out on the meta device. What is done to such tensors is
+logged, with the keys that their fills take; ``fastinit._steps`` has what a log is, and ``fastinit.recipe`` what becomes of it.
 """
 
 from __future__ import annotations
@@ -78,15 +78,21 @@ class Log:
         if memory is None:
             memory = self.new(tensor, str(tensor.device))
             if tensor.is_meta:
-                memory.lost = "it was made outside of the block"
+                memory.lost, memory.line = "it was made outside of the block", None
             else:
                 whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-                whole.set_(tensor.untyped_storage())  # type: ignore[call-overload]
+                whole.set_(tensor.untyped_storage())
                 self.add(memory, CONSTANT, whole.clone(), (geometry(whole, memory),))
         return geometry(tensor, memory)
 
     def add(
-        self, memory: Memory, function: str, arguments: Any, out: tuple[Ref | None, ...], key: Any = None, place: Any = None
+        self,
+        memory: Memory,
+        function: str,
+        arguments: Any,
+        out: tuple[Ref | None, ...],
+        key: Any = None,
+        place: Any = None,
     ) -> Entry:
         entry = Entry(next(self.numbers), function, arguments, out, key, place)
         memory.entries.append(entry)
@@ -221,13 +227,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if random(func):
             return self.now(func, args, kwargs, written)
         if any(not tensor.is_meta for tensor in written):  # into real memory
-            real = tree_map(lambda leaf: self.log.draw(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+            real = tree_map(
+                lambda leaf: self.log.draw(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+            )
             return self.run(func, *real)
         try:
             result = self.shapes(func, args, kwargs)
-        except (NotImplementedError, RuntimeError):  # it depends on the values, or is unknown to the meta device
+        except (
+            NotImplementedError,
+            RuntimeError,
+        ):  # it depends on the values, or is unknown to the meta device
             return self.now(func, args, kwargs, written)
-        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)) and not written:  # a value is read
+        if (
+            not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)) and not written
+        ):  # a value is read
             return self.now(func, args, kwargs, written)
         read = self.refs(func, args, kwargs, written)
         self.note(func, read, args, kwargs, result, self.device_of(args, kwargs))
@@ -262,14 +275,24 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         back = {id(there): tensor for tensor, there in meta}
         return tree_map(lambda leaf: back.get(id(leaf), leaf), result)
 
-    def exchange(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]) -> Any:
-        for tensor in (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and not leaf.is_meta):
-            raise NotImplementedError(f"{func} of a deferred tensor and a real one (of shape {tuple(tensor.shape)})")
+    def exchange(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
+    ) -> Any:
+        for tensor in (
+            leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and not leaf.is_meta
+        ):
+            raise NotImplementedError(
+                f"{func} of a deferred tensor and a real one (of shape {tuple(tensor.shape)})"
+            )
         before = {id(tensor): self.log.of(tensor) for tensor in written}
         result = func(*args, **kwargs)
         for tensor in written:
             memory = self.log.of(tensor)
-            if memory is not None and memory is before[id(tensor)] and memory.size != tensor.untyped_storage().nbytes():
+            if (
+                memory is not None
+                and memory is before[id(tensor)]
+                and memory.size != tensor.untyped_storage().nbytes()
+            ):
                 memory.lost = f"{func.overloadpacket.__name__} changed the size of its memory"
             elif memory is None:
                 self.log.new(tensor, "cpu")
@@ -285,7 +308,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         overwrites = func in OVERWRITING and self.log.whole(written[0])
         if not overwrites:
-            if any(not t.is_meta and self.log.of(t) is None for t in written):  # partly other values, which count
+            if any(
+                not t.is_meta and self.log.of(t) is None for t in written
+            ):  # partly other values, which count
                 return None
             return tree_map(refer, (args, kwargs))
         rest = tree_map(refer, (args[1:], kwargs))
@@ -425,7 +450,10 @@ def _brings(beneath: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PATCHES = [
-    *((Tensor, name, _reads(getattr(Tensor, name))) for name in ("numpy", "tolist", "__array__", "__dlpack__")),
+    *(
+        (Tensor, name, _reads(getattr(Tensor, name)))
+        for name in ("numpy", "tolist", "__array__", "__dlpack__")
+    ),
     (Tensor, "new_tensor", _brings(Tensor.new_tensor)),
     *((torch, name, _brings(getattr(torch, name))) for name in ("tensor", "as_tensor", "asarray")),
 ]
@@ -484,7 +512,7 @@ class Deferred:
                 tensors[name] = self._made(tensor)
             except Lost as why:
                 memory = None if is_part(tensor) or not tensor.is_meta else self._log.of(tensor)
-                line = ":".join(map(str, memory.line)) if memory and memory.line and not memory.lost else ""
+                line = ":".join(map(str, memory.line)) if memory and memory.line else ""
                 lost.append(f"{name}: {why}" + (f" ({line})" if line else ""))
         if lost:
             raise RuntimeError("these tensors cannot be made again:\n" + "\n".join(lost))

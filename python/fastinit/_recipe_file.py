@@ -52,7 +52,9 @@ def dump(tensors: dict[str, Made], tied: dict[str, str]) -> str:
     lines = []
     for name, made in tensors.items():
         try:
-            lines.append(f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(tensor(made), allow_nan=False)}")
+            lines.append(
+                f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(tensor(made), allow_nan=False)}"
+            )
         except ValueError as error:
             wrong.append(f"{name}: {error}")
     if wrong:
@@ -101,7 +103,9 @@ def step(each: Step) -> dict[str, Any]:
         values = each.arguments.contiguous().cpu()
         size = values.numel() * values.element_size()
         if size > MOST_EMBEDDED:
-            raise ValueError(f"it holds {size:,} bytes of values that cannot be derived; {MOST_EMBEDDED:,} may be in a recipe")
+            raise ValueError(
+                f"it holds {size:,} bytes of values that cannot be derived; {MOST_EMBEDDED:,} may be in a recipe"
+            )
         raw = values.reshape(-1).view(torch.uint8).numpy().tobytes()
         text = base64.b64encode(raw).decode()
         found["values"] = {"dtype": of_dtype(values.dtype), "shape": list(values.shape), "base64": text}
@@ -195,9 +199,9 @@ def made_of(data: Any) -> Made:
     size, dtype = numbers(data["shape"]), dtype_of(data["dtype"])
     if "fill" in data:
         result = simple(size, dtype)
-        memory = ((math.prod(size) * dtype.itemsize, "cpu"),)
+        whole = ((math.prod(size) * dtype.itemsize, "cpu"),)
         only = fill_of(data["fill"], data["arguments"], data.get("key"), (result,), None)
-        return Made(result, memory, (only,))
+        return Made(result, whole, (only,))
     memory = tuple((number(bytes_), str(device_of(device))) for bytes_, device in data["memory"])
     result = view(data["result"])
     if (result.size, result.dtype) != (size, dtype):
@@ -239,10 +243,14 @@ def step_of(data: Any) -> Step:
     if function not in EXACT and function not in INEXACT:
         wrong(f"there is no function {function!r}")
     args, kwargs = data["with"]
-    return Step(function, (tuple(map(decoded, args)), {k: decoded(v) for k, v in table(kwargs, "").items()}), out)
+    return Step(
+        function, (tuple(map(decoded, args)), {k: decoded(v) for k, v in table(kwargs, "").items()}), out
+    )
 
 
-def fill_of(function: Any, arguments: Any, key: Any, out: tuple[View | None, ...], place: Place | None) -> Step:
+def fill_of(
+    function: Any, arguments: Any, key: Any, out: tuple[View | None, ...], place: Place | None
+) -> Step:
     if function not in PARAMETERS:
         wrong(f"there is no function {function!r}")
     if len(out) != 1 or out[0] is None:
@@ -292,7 +300,7 @@ def decoded(value: Any) -> Any:
         return device_of(name)
     for what, names in (("format", FORMATS), ("layout", LAYOUTS)):
         if kind == what and name in names:
-            return names[name]  # type: ignore[index]
+            return names[name]
     wrong(f"{value!r} is no argument")
 
 

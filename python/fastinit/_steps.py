@@ -25,36 +25,36 @@ CONSTANTS = ("zeros_", "ones_", "constant_")
 ROUNDED = ("normal_", "xavier_normal_", "kaiming_normal_", "sparse_", *CONSTANTS)
 PRODUCTS = ("orthogonal_", "delta_orthogonal_")  # equal on other machines to rounding (contract C9)
 COPIES = ("aten.clone.default", "aten.copy_.default", "aten._to_copy.default")
+
+
 # Operators that IEEE 754 fixes, or that move values only; and those that other machines may round in another way.
-EXACT = frozenset(
-    f"aten.{name}"
-    for name in """
+def operators(names: str) -> frozenset[str]:
+    return frozenset(f"aten.{name}" for name in names.split())
+
+
+EXACT = operators("""
     clone.default copy_.default _to_copy.default cat.default stack.default repeat.default flip.default roll.default
     arange.default arange.start arange.start_step eye.default eye.m tril.default triu.default tril_.default triu_.default
     constant_pad_nd.default index_select.default index.Tensor index_put_.default index_fill_.int_Scalar
-    masked_fill.Scalar masked_fill_.Scalar where.self where.ScalarSelf where.ScalarOther fill_.Scalar fill_.Tensor zero_.default
-    add.Tensor add_.Tensor add.Scalar add_.Scalar sub.Tensor sub_.Tensor rsub.Scalar mul.Tensor mul_.Tensor mul.Scalar mul_.Scalar
-    div.Tensor div_.Tensor div.Scalar div_.Scalar neg.default neg_.default abs.default abs_.default sqrt.default sqrt_.default
-    reciprocal.default reciprocal_.default clamp.default clamp_.default clamp_min.default clamp_min_.default
-    clamp_max_.default floor.default ceil.default round.default sign.default sgn.default maximum.default minimum.default
-    eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar eq.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor
-    logical_not.default logical_and.default bitwise_not.default bitwise_and.Tensor floor_divide.default remainder.Scalar
-    diag_embed.default scalar_tensor.default unfold_copy.default
-    """.split()
-)
-INEXACT = frozenset(
-    f"aten.{name}"
-    for name in """
-    linspace.default logspace.default pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor pow_.Scalar rsqrt.default rsqrt_.default
-    log.default log_.default log2.default log1p.default exp.default exp_.default exp2.default expm1.default sin.default cos.default
-    sinh.default tanh.default sigmoid.default erf.default erf_.default erfinv.default erfinv_.default atanh.default logit.default
-    softplus.default norm.ScalarOpt_dim norm.Scalar linalg_vector_norm.default norm_except_dim.default sum.default
-    sum.dim_IntList mean.default mean.dim cumsum.default prod.default std.correction var.correction
-    mm.default mv.default bmm.default dot.default addmm.default addmv.default outer.default lerp_.Scalar
-    _weight_norm_interface.default div.out clamp_min.out linalg_householder_product.default geqrf.default
-    addcmul.default addcdiv.default square.default
-    """.split()
-)
+    masked_fill.Scalar masked_fill_.Scalar where.self where.ScalarSelf where.ScalarOther fill_.Scalar fill_.Tensor
+    zero_.default add.Tensor add_.Tensor add.Scalar add_.Scalar sub.Tensor sub_.Tensor rsub.Scalar mul.Tensor mul_.Tensor
+    mul.Scalar mul_.Scalar div.Tensor div_.Tensor div.Scalar div_.Scalar neg.default neg_.default abs.default abs_.default
+    sqrt.default sqrt_.default reciprocal.default reciprocal_.default clamp.default clamp_.default clamp_min.default
+    clamp_min_.default clamp_max_.default floor.default ceil.default round.default sign.default sgn.default maximum.default
+    minimum.default eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar eq.Tensor lt.Tensor le.Tensor gt.Tensor
+    ge.Tensor logical_not.default logical_and.default bitwise_not.default bitwise_and.Tensor floor_divide.default
+    remainder.Scalar diag_embed.default scalar_tensor.default unfold_copy.default
+""")
+INEXACT = operators("""
+    linspace.default logspace.default pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor pow_.Scalar rsqrt.default
+    rsqrt_.default log.default log_.default log2.default log1p.default exp.default exp_.default exp2.default expm1.default
+    sin.default cos.default sinh.default tanh.default sigmoid.default erf.default erf_.default erfinv.default
+    erfinv_.default atanh.default logit.default softplus.default norm.ScalarOpt_dim norm.Scalar
+    linalg_vector_norm.default norm_except_dim.default sum.default sum.dim_IntList mean.default mean.dim cumsum.default
+    prod.default std.correction var.correction mm.default mv.default bmm.default dot.default addmm.default addmv.default
+    outer.default lerp_.Scalar _weight_norm_interface.default div.out clamp_min.out linalg_householder_product.default
+    geqrf.default addcmul.default addcdiv.default square.default
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class View:
     def of(self, memory: Tensor) -> Tensor:
         """This view of a piece of memory, which is any tensor there."""
         view = torch.empty(0, dtype=self.dtype, device=memory.device)
-        return view.set_(memory.untyped_storage(), self.offset, self.size, self.stride)  # type: ignore[call-overload, no-any-return]
+        return view.set_(memory.untyped_storage(), self.offset, self.size, self.stride)
 
     @property
     def end(self) -> int:
@@ -186,7 +186,7 @@ class Made:
             return None
         step = max(whole.stride[0], 1)
         first, rest = divmod(view.offset - whole.offset, step)
-        return (first, length) if rest == 0 and 0 <= first and first + length <= whole.size[0] else None
+        return (first, length) if rest == 0 and first >= 0 and first + length <= whole.size[0] else None
 
     def fill(self, tensor: Tensor) -> None:
         """Do the fills: of a tensor, or of a part of it. There must be nothing else to be done (``fills``)."""
@@ -219,7 +219,9 @@ class Made:
                 found = call(step, memory, "meta")
                 for view, result in zip(step.out, found, strict=True):
                     if view is not None and (view.size, view.dtype) != (tuple(result.shape), result.dtype):
-                        raise ValueError(f"{step.function} gives a tensor of {tuple(result.shape)}, not {view.size}")
+                        raise ValueError(
+                            f"{step.function} gives a tensor of {tuple(result.shape)}, not {view.size}"
+                        )
             made |= {view.memory for view in step.out if view is not None}
         if self.result.end > self.memory[self.result.memory][0]:
             raise ValueError("the tensor goes beyond its memory")

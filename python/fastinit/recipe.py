@@ -152,8 +152,9 @@ class Recipe:
     ) -> nn.Module:
         """Give the tensors of a model memory and values: those that are on the meta device, each once, where it belongs.
 
-        The parameters stay the same objects, with their attributes, hooks and ``requires_grad``. Of a DTensor, a rank draws its part:
-        directly, if a single fill made it, and otherwise by way of the whole, one tensor at a time. Nothing is communicated.
+        The parameters stay the same objects, with their attributes, hooks and ``requires_grad``. Of a DTensor, a rank draws its
+        part: directly, if fills of rows made it, and otherwise by way of the whole, one tensor at a time. Nothing is
+        communicated.
 
         Everything is checked before any memory is taken. Then tensors that have values already (from a checkpoint, by
         ``load_state_dict(assign=True)``) are left alone.
@@ -178,7 +179,12 @@ class Recipe:
         aliases = Aliases(model)
         for name, (tensor, made) in progress(targets.items()):
             wanted = dtypes(name) if dtypes else None
-            if dtypes is None and dtype is not None and isinstance(tensor, Parameter) and tensor.is_floating_point():
+            if (
+                dtypes is None
+                and dtype is not None
+                and isinstance(tensor, Parameter)
+                and tensor.is_floating_point()
+            ):
                 wanted = dtype
             if not is_meta(tensor):
                 if made is not None:
@@ -187,9 +193,7 @@ class Recipe:
             aliases.put(tensor, made, devices(name), wanted or tensor.dtype)
         return model
 
-    def _targets(
-        self, model: nn.Module, skip: Any, overwrite: bool
-    ) -> dict[str, tuple[Tensor, Made | None]]:
+    def _targets(self, model: nn.Module, skip: Any, overwrite: bool) -> dict[str, tuple[Tensor, Made | None]]:
         """Each tensor that is to be drawn, and how; None for those that get memory only."""
         skipped = skip if callable(skip) else set(skip).__contains__
         targets: dict[str, tuple[Tensor, Made | None]] = {}
@@ -291,8 +295,8 @@ class Recipe:
         """Write the recipe as JSON.
 
         Raises:
-            ValueError: if a tensor holds values of more than 64 KiB that cannot be derived, or was made by an operator that is not
-                on the list. It names all of them.
+            ValueError: if a tensor holds values of more than 64 KiB that cannot be derived, or was made by an operator that
+                is not on the list. It names all of them.
         """
         from fastinit import _recipe_file
 
@@ -456,8 +460,11 @@ class Aliases:
             self.storages[storage] = torch.zeros(size, dtype=torch.uint8, device=where)
             for other in self.sharing[storage].values():
                 view = torch.empty(0, dtype=other.dtype, device=where)
-                view.set_(  # type: ignore[call-overload]
-                    self.storages[storage].untyped_storage(), other.storage_offset(), other.shape, other.stride()
+                view.set_(
+                    self.storages[storage].untyped_storage(),
+                    other.storage_offset(),
+                    other.shape,
+                    other.stride(),
                 )
                 exchange(other, view)
         if made is not None:
@@ -473,7 +480,12 @@ class Aliases:
             old.shape, old.stride(), dtype=dtype, device=tensor.device_mesh.device_type
         )
         new = DTensor.from_local(
-            local, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+            local,
+            tensor.device_mesh,
+            tensor.placements,
+            run_check=False,
+            shape=tensor.shape,
+            stride=tensor.stride(),
         )
         if made is not None:
             with torch.no_grad():
@@ -499,12 +511,12 @@ def new_like(tensor: Tensor, made: Made | None, device: Device, dtype: torch.dty
 def exchange(tensor: Tensor, new: Tensor) -> None:
     """Let a tensor be another one: the same object, with what Python knows of it."""
     new = new.detach().requires_grad_(tensor.requires_grad)
-    torch._C._swap_tensor_impl(tensor, new)  # type: ignore[attr-defined]
-    hooks, after = tensor._backward_hooks, tensor._post_accumulate_grad_hooks  # type: ignore[attr-defined]
+    torch._C._swap_tensor_impl(tensor, new)
+    hooks, after = tensor._backward_hooks, tensor._post_accumulate_grad_hooks
     if hooks:
         tensor._backward_hooks = hooks  # registers them with the new tensor
     if after:
-        tensor._post_accumulate_grad_hooks = after  # type: ignore[attr-defined]
+        tensor._post_accumulate_grad_hooks = after
 
 
 def progress(items: Iterable[Any]) -> Iterable[Any]:
