@@ -12,6 +12,7 @@ Example:
 """
 
 from fastinit._load import version as __version__  # isort: skip
+from fastinit._deferred import Deferred, deferred
 from fastinit._enabled import disable, enable, enabled
 from fastinit._enabled.report import Fill, Report
 from fastinit._parts import part_of
@@ -19,9 +20,11 @@ from fastinit.extra import batched_orthogonal_, delta_orthogonal_
 from fastinit.init import *  # noqa: F403
 from fastinit.init import __all__ as _functions
 from fastinit.keys import KeysByName, key_of_name, keys_by_name
+from fastinit.recipe import Recipe, Verification
 from fastinit.rules import Rules
 
 __all__ = ["Fill", "Report", "__version__", "disable", "enable", "enabled", "part_of"]
 __all__ += ["batched_orthogonal_", "delta_orthogonal_"]
+__all__ += ["Deferred", "Recipe", "Verification", "deferred"]
 __all__ += ["KeysByName", "Rules", "key_of_name", "keys_by_name"]
 __all__ += _functions

@@ -122,6 +122,7 @@ class Part(Tensor):
 
     local: Tensor
     place: Place
+    original: Tensor | None = None  # the tensor for which a part without elements stands, if it does
 
     @staticmethod
     def __new__(cls, local: Tensor, place: Place) -> Part:

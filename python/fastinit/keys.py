@@ -99,6 +99,8 @@ class Names:
         return None
 
     def name_of(self, tensor: Tensor) -> str | None:
+        if isinstance(tensor, Part) and tensor.original is not None:
+            tensor = tensor.original
         name = self.find(tensor)
         if name is None:  # a parameter that was put in since?
             self.read()

@@ -493,6 +493,138 @@ def hugging_face(name: str, settings: dict[str, Any], prepare: Callable[[Any], N
     assert len(differing(model, build(False, False))) > len(list(model.parameters())) / 2
 
 
+class Mixed(nn.Module):
+    """What is not one fill: a padding row, arithmetic, buffers, a tied weight, values that torch draws, parts of a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(11, 6, padding_idx=3), nn.Linear(6, 11)
+        self.out.weight = self.embedding.weight
+        self.scaled = nn.Parameter(nn.init.trunc_normal_(torch.empty(9, 6)).mul_(0.5))
+        self.cat = nn.Parameter(torch.cat([nn.init.xavier_uniform_(torch.empty(3, 6)) for _ in range(3)]))
+        self.log = nn.Parameter(torch.log(torch.arange(1.0, 8.0)).repeat(5, 1))
+        self.by_torch = nn.Parameter(torch.randn(7, 3))
+        self.fused = nn.Parameter(torch.empty(9, 4))
+        fastinit.extra.variance_scaling_(self.fused, splits=3)
+        self.register_buffer("mask", torch.ones(4, 4).tril())
+
+
+def mixed() -> Mixed:
+    torch.manual_seed(1)
+    return Mixed()
+
+
+def deferred(build: Callable[[], Any]) -> tuple[Any, fastinit.Recipe]:
+    with fastinit.deferred() as block:
+        model = build()
+    return model, block.recipe(model)
+
+
+def transformer(**sizes: int) -> Callable[[], Transformer]:
+    def build() -> Transformer:
+        model = Transformer(**sizes)
+        torch.manual_seed(1)
+        model.init_weights()
+        return model
+
+    return build
+
+
+def materialised(model: nn.Module, recipe: fastinit.Recipe) -> None:
+    """Nothing is communicated, and the parameters stay the same objects."""
+    before = [id(parameter) for parameter in model.parameters()]
+    with CommDebugMode() as communication:
+        recipe.materialize_(model)
+    assert communication.get_total_counts() == 0
+    assert before == [id(parameter) for parameter in model.parameters()]
+    assert not any(here.is_meta for here in (*model.parameters(), *model.buffers()))
+    assert recipe.verify(model)
+
+
+@program
+def deferred_fsdp2(directory: Path) -> None:
+    for sizes in ({}, UNEVEN, TINY):
+        model, recipe = deferred(transformer(**sizes))
+        shard(model)
+        materialised(model, recipe)
+        whole = reference(**sizes)
+        assert not differing(model, whole)
+        assert torch.equal(model.frequencies, whole.frequencies)
+        if sizes is not TINY:
+            assert_step(model)
+    name, parameter = next(iter(model.named_parameters()))
+    with torch.no_grad():
+        parameter.to_local().add_(1)
+    assert recipe.verify(model).changed == ([name] if parameter.to_local().numel() else [])
+
+
+@program
+def deferred_fsdp_and_tensor_parallel(directory: Path) -> None:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("fsdp", "tp"))
+    for sizes in ({}, UNEVEN, TINY):
+        model, recipe = deferred(transformer(**sizes))
+        split(model, mesh["tp"])
+        shard(model, mesh=mesh["fsdp"])
+        materialised(model, recipe)
+        assert not differing(model, reference(**sizes))
+        if not sizes:  # torch's layers do not compute with uneven ones
+            assert_step(model)
+
+
+@program
+def deferred_and_not_one_fill(directory: Path) -> None:
+    with fastinit.enabled():
+        whole = mixed()
+    model, recipe = deferred(mixed)
+    path = directory / f"{dist.get_rank()}.recipe.json"
+    recipe.save(path)
+    fully_shard(model)
+    materialised(model, fastinit.Recipe.load(path))
+    assert not differing(model, whole)
+    assert model.out.weight is model.embedding.weight and torch.equal(model.mask, whole.mask)
+    model, recipe = deferred(mixed)
+    fully_shard(model, shard_placement_fn=lambda p: Shard(1) if p.dim() > 1 and p.shape[1] % 4 == 0 else None)
+    materialised(model, recipe)
+    assert not differing(model, whole)
+
+
+@program
+def deferred_with_a_checkpoint(directory: Path) -> None:
+    """What a checkpoint brings is not drawn; and what was saved is what is drawn."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
+    model, recipe = deferred(transformer(**UNEVEN))
+    shard(model)
+    materialised(model, recipe)
+    dcp.save(get_model_state_dict(model), checkpoint_id=directory / "deferred")
+    loaded, recipe = deferred(transformer(**UNEVEN))
+    shard(loaded)
+    recipe.materialize_(loaded, skip=lambda name: name.startswith("layers.0."), dtype=torch.float32)
+    state = get_model_state_dict(loaded)
+    dcp.load(state, checkpoint_id=directory / "deferred")
+    set_model_state_dict(loaded, state)
+    assert recipe.verify(loaded) and not differing(loaded, reference(**UNEVEN))
+
+
+@program
+def names_on_ranks_with_other_generators(directory: Path) -> None:
+    """Keys by name, of whole parameters and of DTensors."""
+
+    def init(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight)
+
+    models = [nn.Sequential(nn.Linear(10, 7, bias=False), nn.Linear(7, 5, bias=False)) for _ in range(2)]
+    fully_shard(models[1])
+    torch.manual_seed(dist.get_rank())
+    for model in models:
+        with fastinit.enabled(), fastinit.keys_by_name(model, seed=4) as names:
+            model.apply(init)
+        assert names.fills == {"0.weight": 1, "1.weight": 1}
+    assert not differing(models[1], models[0])
+
+
 @program
 def llama(directory: Path) -> None:
     def prepare(model: Any) -> None:

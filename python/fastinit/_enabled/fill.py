@@ -29,6 +29,9 @@ class Thread(threading.local):
 
 thread = Thread()
 
+# While a block of fastinit.deferred is open anywhere: what stands in for a tensor that may not be there, or None.
+deferring: Callable[[Tensor], Any] | None = None
+
 
 def open_reports() -> list[Report]:
     """The reports of the blocks that are open here, the outermost first. A context may outlive a block of its past."""
@@ -46,6 +49,9 @@ def fill(
 ) -> Tensor:
     """Fill a tensor by fastinit, or by torch what fastinit refuses; and record it."""
     refused = None
+    deferral = None if deferring is None else deferring(tensor)
+    if deferral is not None:
+        ours = deferral.by(ours)
     thread.busy = True
     start = perf_counter()
     try:
@@ -60,6 +66,8 @@ def fill(
                 refused = str(error)
         if refused is not None and torchs is not None:
             torchs()  # finds all as it was; does what fastinit has no kernel for, and raises torch's errors
+        elif deferral is not None:
+            deferral.done(label, arguments, native.key)
     finally:
         thread.busy = False
     seconds = perf_counter() - start

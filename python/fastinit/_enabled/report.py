@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,9 @@ from fastinit import extra, init
 from fastinit._enabled.memory import Memory, Seen, runs
 from fastinit._kernels import Key
 from fastinit._parts import Part, Place, here
+
+if TYPE_CHECKING:
+    from fastinit.recipe import Recipe
 
 INITIALISERS: dict[str, Callable[..., Tensor]] = {
     name: getattr(init, name) for name in init.__all__ if name.endswith("_")
@@ -226,7 +229,27 @@ class Report:
             where no fill was seen.
         """
         named = module.named_parameters(remove_duplicate=False)
-        return {name: _with_numbers(self._last(parameter)) for name, parameter in named}
+        return {name: self.last_fill(parameter) for name, parameter in named}
+
+    def last_fill(self, tensor: Tensor) -> Fill | None:
+        """The last fill of one tensor, as ``parameters`` has it."""
+        return _with_numbers(self._last(tensor))
+
+    def recipe(self, module: nn.Module) -> Recipe:
+        """How each parameter and buffer of a module was made, to be saved, replayed and verified.
+
+        A tensor whose last fill does not give its bits (something computed it, or a checkpoint brought it) is in the recipe with
+        its values. Each tensor is drawn once for that.
+
+        Args:
+            module: the module.
+
+        Returns:
+            A ``Recipe``.
+        """
+        from fastinit.recipe import Recipe  # which is made of fills
+
+        return Recipe._of_report(self, module)
 
     def _last(self, parameter: Tensor) -> Fill | None:
         try:

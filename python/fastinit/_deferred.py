@@ -1,0 +1,575 @@
+"""Models that are built without memory or values, and drawn later, where they belong: ``deferred`` (contract C12).
+
+A dispatch mode sees every operation of the block. Allocations come out on the meta device. What is done to such tensors is
+logged, with the keys that their fills take; ``fastinit._steps`` has what a log is, and ``fastinit.recipe`` what becomes of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from fastinit import _enabled
+from fastinit._enabled import fill as fills
+from fastinit._enabled.memory import runs
+from fastinit._parts import Part, is_part
+from fastinit._steps import (
+    CONSTANT,
+    MOST_EMBEDDED,
+    Entry,
+    Lost,
+    Made,
+    Memory,
+    Ref,
+    constant,
+    made,
+    same_bits,
+    stand_in,
+)
+from fastinit._warn import program_line
+from fastinit.keys import canonical_name
+from fastinit.recipe import Recipe, named_attributes, named_tensors
+
+aten = torch.ops.aten
+EMPTY = {
+    aten.empty.memory_format,
+    aten.empty_strided.default,
+    aten.empty_like.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+}
+ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
+ONES = {aten.ones.default, aten.ones_like.default, aten.new_ones.default}
+FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}  # where the value stands
+ALLOCATIONS = EMPTY | ZEROS | ONES | set(FULL)
+OVERWRITING = {aten.fill_.Scalar, aten.fill_.Tensor, aten.zero_.default, aten.copy_.default}
+MEMORY = {aten.set_, aten.resize_, aten.resize_as_}  # they exchange or change the memory of a tensor
+
+
+class Log:
+    """What was done in a block, to which memory."""
+
+    def __init__(self) -> None:
+        self.memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
+        self.numbers = count()
+
+    def of(self, tensor: Tensor) -> Memory | None:
+        return self.memory.get(tensor.untyped_storage())
+
+    def new(self, tensor: Tensor, device: str) -> Memory:
+        """Begin anew with the memory of a tensor."""
+        storage = tensor.untyped_storage()
+        memory = self.memory[storage] = Memory(storage.nbytes(), device, program_line())
+        return memory
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """A tensor as it is now. If nobody has seen how it was made: its values, or that they are lost."""
+        memory = self.of(tensor)
+        if memory is None:
+            memory = self.new(tensor, str(tensor.device))
+            if tensor.is_meta:
+                memory.lost, memory.line = "it was made outside of the block", None
+            else:
+                whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+                whole.set_(tensor.untyped_storage())
+                self.add(memory, CONSTANT, whole.clone(), (geometry(whole, memory),))
+        return geometry(tensor, memory)
+
+    def add(
+        self,
+        memory: Memory,
+        function: str,
+        arguments: Any,
+        out: tuple[Ref | None, ...],
+        key: Any = None,
+        place: Any = None,
+    ) -> Entry:
+        entry = Entry(next(self.numbers), function, arguments, out, key, place)
+        memory.entries.append(entry)
+        return entry
+
+    def whole(self, tensor: Tensor) -> bool:
+        """Whether a tensor is all of its memory."""
+        size = tensor.numel() * tensor.element_size()
+        return size == tensor.untyped_storage().nbytes() and runs(tensor)[0] == size
+
+    def fill(self, tensor: Tensor, function: str, arguments: Any, key: Any = None, place: Any = None) -> None:
+        """Note a fill, or values that are put there."""
+        memory = self.of(tensor)
+        if self.whole(tensor) and place is None:
+            memory = self.new(tensor, memory.device if memory else str(tensor.device))
+        if memory is not None:  # else it is a part of something real whose values will count
+            self.add(memory, function, arguments, (geometry(tensor, memory),), key, place)
+
+    def draw(self, tensor: Tensor) -> Tensor:
+        """The values of a tensor as they are now."""
+        if not tensor.is_meta:
+            return tensor
+        ref = self.ref(tensor)
+        try:
+            with _disable_current_modes(), torch.no_grad():
+                return made(ref).draw()
+        except Lost as lost:
+            raise RuntimeError(f"a deferred tensor cannot be read: {lost}") from None
+
+
+def geometry(tensor: Tensor, memory: Memory) -> Ref:
+    if tensor.is_conj() or tensor.is_neg():
+        raise NotImplementedError("conjugated and negated views of deferred tensors are not supported")
+    return Ref(memory, tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees the operations of a block."""
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.log = log
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if any(is_other(tensor) for tensor in tensors) or func.namespace == "prim":
+            return func(*args, **kwargs)
+        if func in ALLOCATIONS and kwargs.get("layout") in (None, torch.strided):
+            return self.allocate(func, args, kwargs)
+        if not any(tensor.is_meta for tensor in tensors):
+            return self.run(func, args, kwargs)
+        return self.postpone(func, args, kwargs)
+
+    # ---- Memory ----------------------------------------------------------------------------------------------
+
+    def allocate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        device = self.device_of(args, kwargs)
+        kwargs |= {"device": torch.device("meta")}
+        kwargs.pop("pin_memory", None)
+        result: Tensor = func(*args, **kwargs)
+        memory = self.log.new(result, device)
+        if func in EMPTY or result.numel() == 0:
+            return result
+        if func in FULL:
+            value = kwargs["fill_value"] if "fill_value" in kwargs else args[FULL[func]]
+            value = value.item() if isinstance(value, Tensor) else value
+            if type(value) is complex:
+                ref = geometry(result, memory)
+                self.log.add(memory, "aten.fill_.Scalar", ((ref, value), {}), (None,))
+            else:
+                self.log.fill(result, "constant_", {"val": value})
+        else:
+            self.log.fill(result, "zeros_" if func in ZEROS else "ones_", {})
+        return result
+
+    def device_of(self, args: Any, kwargs: dict[str, Any]) -> str:
+        """Where an operation's result would be."""
+        device = kwargs.get("device")
+        if device is not None and torch.device(device).type != "meta":
+            return str(torch.device(device))
+        for tensor in tree_leaves(args):
+            if isinstance(tensor, Tensor):
+                memory = self.log.of(tensor)
+                if memory is not None and memory.device != "meta":
+                    return memory.device
+                if not tensor.is_meta:
+                    return str(tensor.device)
+        return "cpu"
+
+    # ---- Operations on tensors that are there ----------------------------------------------------------------
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do it, and note what gave real tensors their values: a parameter may become of them."""
+        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "meta":
+            kwargs["device"] = torch.device(self.device_of(args, kwargs))  # where a deferred tensor would be
+        written = written_by(func, args, kwargs)
+        known = all(self.small(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
+        if random(func) or func.overloadpacket in MEMORY or not known:
+            result = func(*args, **kwargs)
+            for tensor in written:
+                self.log.memory.pop(tensor.untyped_storage(), None)
+            return result
+        if func.namespace == "fastinit" or fills.thread.busy:  # a fill, which is noted as such
+            return func(*args, **kwargs)
+        read = self.refs(func, args, kwargs, written)
+        result = func(*args, **kwargs)
+        self.note(func, read, args, kwargs, result, str(self.device_of(args, kwargs)))
+        return result
+
+    def small(self, tensor: Tensor) -> bool:
+        """Whether the values of a tensor can be derived, or kept."""
+        if tensor.layout != torch.strided:
+            return False
+        return self.log.of(tensor) is not None or tensor.untyped_storage().nbytes() <= MOST_EMBEDDED
+
+    # ---- Operations on tensors that are not ------------------------------------------------------------------
+
+    def postpone(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is torch.ops.fastinit.take_key.default:
+            empty = torch.empty(1, dtype=args[0].dtype, device=self.device_of(args, {}))
+            return func(empty, *args[1:], **kwargs)
+        written = written_by(func, args, kwargs)
+        if func.overloadpacket in MEMORY:
+            return self.exchange(func, args, kwargs, written)
+        if random(func):
+            return self.now(func, args, kwargs, written)
+        if any(not tensor.is_meta for tensor in written):  # into real memory
+            real = tree_map(
+                lambda leaf: self.log.draw(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+            )
+            return self.run(func, *real)
+        try:
+            result = self.shapes(func, args, kwargs)
+        except (
+            NotImplementedError,
+            RuntimeError,
+        ):  # it depends on the values, or is unknown to the meta device
+            return self.now(func, args, kwargs, written)
+        if (
+            not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)) and not written
+        ):  # a value is read
+            return self.now(func, args, kwargs, written)
+        read = self.refs(func, args, kwargs, written)
+        self.note(func, read, args, kwargs, result, self.device_of(args, kwargs))
+        return result
+
+    def shapes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do it on the meta device."""
+
+        def to_meta(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or leaf.is_meta:
+                return leaf
+            return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
+
+        args, kwargs = tree_map(to_meta, (args, kwargs))
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("meta")
+        kwargs.pop("pin_memory", None)
+        return func(*args, **kwargs)
+
+    def now(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]) -> Any:
+        """Draw what is read, do it, and keep the result: the operation draws random numbers itself, or asks for values."""
+        leaves, spec = tree_flatten((args, kwargs))
+        real = [self.log.draw(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        meta = [(leaf, there) for leaf, there in zip(leaves, real, strict=True) if leaf is not there]
+        real_args, real_kwargs = tree_unflatten(real, spec)
+        if real_kwargs.get("device") is not None and torch.device(real_kwargs["device"]).type == "meta":
+            real_kwargs["device"] = torch.device(self.device_of(args, kwargs))
+        result = func(*real_args, **real_kwargs)
+        for tensor, there in meta:
+            if any(tensor is other for other in written):
+                self.log.fill(tensor, CONSTANT, there.clone())
+        back = {id(there): tensor for tensor, there in meta}
+        return tree_map(lambda leaf: back.get(id(leaf), leaf), result)
+
+    def exchange(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
+    ) -> Any:
+        for tensor in (
+            leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and not leaf.is_meta
+        ):
+            raise NotImplementedError(
+                f"{func} of a deferred tensor and a real one (of shape {tuple(tensor.shape)})"
+            )
+        before = {id(tensor): self.log.of(tensor) for tensor in written}
+        result = func(*args, **kwargs)
+        for tensor in written:
+            memory = self.log.of(tensor)
+            if (
+                memory is not None
+                and memory is before[id(tensor)]
+                and memory.size != tensor.untyped_storage().nbytes()
+            ):
+                memory.lost = f"{func.overloadpacket.__name__} changed the size of its memory"
+            elif memory is None:
+                self.log.new(tensor, "cpu")
+        return result
+
+    # ---- The log ---------------------------------------------------------------------------------------------
+
+    def refs(self, func: Any, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
+        """The arguments with references in the place of tensors. What the operation overwrites begins anew."""
+
+        def refer(leaf: Any) -> Any:
+            return self.log.ref(leaf) if isinstance(leaf, Tensor) else leaf
+
+        overwrites = func in OVERWRITING and self.log.whole(written[0])
+        if not overwrites:
+            if any(
+                not t.is_meta and self.log.of(t) is None for t in written
+            ):  # partly other values, which count
+                return None
+            return tree_map(refer, (args, kwargs))
+        rest = tree_map(refer, (args[1:], kwargs))
+        old = self.log.of(written[0])
+        self.log.new(written[0], old.device if old else str(written[0].device))
+        return (self.log.ref(written[0]), *rest[0]), rest[1]
+
+    def note(self, func: Any, read: Any, args: Any, kwargs: Any, result: Any, device: str) -> None:
+        """Log an operation that was done: to which memory it wrote."""
+        if read is None:
+            return
+        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if any(tensor.layout != torch.strided for tensor in results):
+            return
+        fresh = [t.untyped_storage()._cdata not in inputs for t in results]
+        written = written_by(func, args, kwargs)
+        if not any(fresh) and not written:
+            return  # a view
+        name = f"{func.namespace}.{func.overloadpacket.__name__}.{func._overloadname}"
+        if func in (aten.fill_.Scalar, aten.zero_.default) and type(args[-1]) is not complex:
+            target = self.log.of(written[0])
+            assert target is not None
+            what = ("zeros_", {}) if func is aten.zero_.default else ("constant_", {"val": args[1]})
+            self.log.add(target, *what, (geometry(written[0], target),))
+            return
+        memory = [self.log.new(t, device) if new else None for t, new in zip(results, fresh, strict=True)]
+        out = tuple(geometry(t, m) if m else None for t, m in zip(results, memory, strict=True))
+        if func is aten._to_copy.default and read[1].get("device") is not None:
+            read[1]["device"] = torch.device(device)
+        entry = Entry(next(self.log.numbers), name, read, out)
+        touched = {id(m): m for m in (*memory, *(self.log.of(t) for t in written)) if m is not None}
+        for each in touched.values():
+            each.entries.append(entry)
+
+
+def is_other(tensor: Tensor) -> bool:
+    """Whether this is a tensor with a dispatch of its own, or without memory."""
+    if is_part(tensor) or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return True
+    return tensor.is_meta and tensor.layout != torch.strided
+
+
+def random(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
+def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operation writes to."""
+    found: list[Tensor] = []
+    if not func._schema.is_mutable:
+        return found
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
+            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return found
+
+
+# ---- Fills ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Fill:
+    """A fill in a block, of a tensor that may not be there."""
+
+    log: Log
+    tensor: Tensor
+
+    def by(self, ours: Callable[..., Any]) -> Callable[..., Any]:
+        """The function without the block: of what is not there, it fills a part without elements."""
+
+        def fill(tensor: Tensor, **arguments: Any) -> Any:
+            local = tensor.local if isinstance(tensor, Part) else tensor
+            with _disable_current_modes():
+                if local.is_meta and tensor.numel() > 0:
+                    device = self.log.ref(local).memory.device
+                    original, tensor = tensor, stand_in(tuple(tensor.shape), tensor.dtype, device)
+                    tensor.original = original
+                return ours(tensor, **arguments)
+
+        return fill
+
+    def done(self, label: str, arguments: dict[str, Any], key: int | Tensor | None) -> None:
+        tensor, place = (
+            (self.tensor.local, self.tensor.place) if isinstance(self.tensor, Part) else (self.tensor, None)
+        )
+        if tensor.numel() == 0:
+            return
+        number = int(key.item()) % 2**64 if isinstance(key, Tensor) else key
+        plain = {k: v.item() if isinstance(v, Tensor) else v for k, v in arguments.items()}
+        with torch.no_grad():
+            self.log.fill(tensor, label.removeprefix("Tensor."), plain, number, place)
+
+
+class Thread(threading.local):
+    def __init__(self) -> None:
+        self.logs: list[Log] = []
+
+
+thread = Thread()
+lock = threading.Lock()
+users = 0  # blocks that are open, in all threads
+
+
+def _fill(tensor: Any) -> Fill | None:
+    if not thread.logs or not isinstance(tensor, Tensor):
+        return None
+    local = tensor.local if isinstance(tensor, Part) else tensor
+    return None if is_other(local) or local.layout != torch.strided else Fill(thread.logs[-1], tensor)
+
+
+def _reads(beneath: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that leaves torch with the values: on a deferred tensor, with those drawn here and now."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if thread.logs and self.is_meta and not is_other(self):
+            drawn = thread.logs[-1].draw(self)
+            with _disable_current_modes():
+                return beneath(drawn.requires_grad_(self.requires_grad), *args, **kwargs)
+        return beneath(self, *args, **kwargs)
+
+    return method
+
+
+def _brings(beneath: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that makes a tensor of Python's numbers. On the meta device, where a deferred tensor is, they would be lost."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        new = args and isinstance(args[0], Tensor) and args[0].is_meta and beneath is Tensor.new_tensor
+        device = kwargs.get("device")
+        if thread.logs and (new if device is None else torch.device(device).type == "meta"):
+            kwargs["device"] = "cpu"
+        return beneath(*args, **kwargs)
+
+    return function
+
+
+PATCHES = [
+    *(
+        (Tensor, name, _reads(getattr(Tensor, name)))
+        for name in ("numpy", "tolist", "__array__", "__dlpack__")
+    ),
+    (Tensor, "new_tensor", _brings(Tensor.new_tensor)),
+    *((torch, name, _brings(getattr(torch, name))) for name in ("tensor", "as_tensor", "asarray")),
+]
+beneath: list[Any] = []  # what was in their places
+
+
+def _use(change: int) -> None:
+    global users
+    with lock:
+        before, users = users, users + change
+        fills.deferring = _fill if users else None
+        if not before:
+            beneath[:] = [owner.__dict__.get(name) for owner, name, _ in PATCHES]
+            for owner, name, ours in PATCHES:
+                setattr(owner, name, ours)
+        elif not users:
+            for (owner, name, ours), theirs in zip(PATCHES, beneath, strict=True):
+                if owner.__dict__.get(name) is not ours:  # somebody else has put something there
+                    continue
+                if theirs is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, theirs)
+
+
+class Deferred:
+    """What a block of ``deferred`` saw."""
+
+    def __init__(self) -> None:
+        self._log = Log()
+
+    def recipe(self, model: nn.Module) -> Recipe:
+        """How each parameter and buffer of a model was made. Call it before the model is sharded or converted.
+
+        Args:
+            model: the model, which was built in the block.
+
+        Raises:
+            RuntimeError: if tensors were made in ways that cannot be repeated. It names all of them, the reasons, and the
+                lines that made them.
+
+        Returns:
+            A ``Recipe``.
+        """
+        tensors, tied, lost = {}, {}, []
+        firsts: dict[int, str] = {}
+        unregistered = ((name, t) for name, t in named_attributes(model) if t.is_meta)
+        for original, tensor in (*named_tensors(model), *unregistered):
+            name = canonical_name(original)
+            if firsts.setdefault(id(tensor), name) != name:
+                tied[name] = firsts[id(tensor)]
+                continue
+            if name in tensors:
+                raise ValueError(f"two tensors would both be called {name}")
+            try:
+                tensors[name] = self._made(tensor)
+            except Lost as why:
+                memory = None if is_part(tensor) or not tensor.is_meta else self._log.of(tensor)
+                line = ":".join(map(str, memory.line)) if memory and memory.line else ""
+                lost.append(f"{name}: {why}" + (f" ({line})" if line else ""))
+        if lost:
+            raise RuntimeError("these tensors cannot be made again:\n" + "\n".join(lost))
+        return Recipe(tensors, tied)
+
+    def _made(self, tensor: Tensor) -> Made:
+        if is_part(tensor):
+            raise Lost("it is sharded: ask for the recipe before that")
+        if tensor.is_meta and self._log.of(tensor) is None:
+            raise Lost("it was made outside of the block, or converted after it")
+        if tensor.is_meta:
+            return made(geometry(tensor, self._log.of(tensor)))  # type: ignore[arg-type]
+        if self._log.of(tensor) is not None:
+            try:
+                found = made(self._log.ref(tensor))
+                found.check()
+            except (Lost, NotImplementedError, RuntimeError, ValueError):
+                return constant(tensor)
+            derived = found.exact or tensor.numel() * tensor.element_size() > MOST_EMBEDDED
+            if derived and same_bits(found.draw(), tensor):
+                return found
+        return constant(tensor)
+
+
+@contextmanager
+def deferred() -> Iterator[Deferred]:
+    """Build a model without memory and without values; ``Recipe.materialize_`` draws them later, where they belong.
+
+    In the block, tensors that are allocated (``empty``, ``zeros``, ``ones``, ``full`` and their relatives) come out on the meta
+    device. Fills of them are logged with the keys that they take, so the generator moves as if they were drawn.
+    Everything else that is done to them is logged too. What does not touch them is done as ever. Who reads a value
+    (``item``, ``tolist``, ``numpy``, a comparison in an ``if``) gets it: it is drawn for that.
+
+    The block is one of ``enabled()`` too: the functions of ``torch.nn.init`` are fastinit's. It is for the construction of
+    models, and belongs to this thread.
+
+    Returns:
+        A context manager that gives a ``Deferred``, whose method ``recipe`` says how a model was made.
+
+    Example:
+        >>> import fastinit, torch
+        >>> with fastinit.deferred() as deferred:
+        ...     model = torch.nn.Linear(30, 20)
+        >>> model.weight.device.type
+        'meta'
+        >>> recipe = deferred.recipe(model)
+        >>> _ = recipe.materialize_(model)
+        >>> model.weight.device.type
+        'cpu'
+    """
+    block = Deferred()
+    with ExitStack() as stack:
+        stack.enter_context(_enabled.enabled())
+        _use(1)
+        stack.callback(_use, -1)
+        logs = thread.logs
+        logs.append(block._log)
+        stack.callback(logs.remove, block._log)
+        stack.enter_context(Recorder(block._log))
+        yield block
