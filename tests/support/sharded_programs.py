@@ -8,6 +8,7 @@ Each rank writes to a file in the directory what went wrong in which program; nu
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -668,6 +669,8 @@ def main(directory: Path, names: list[str]) -> None:
             found[name] = traceback.format_exc()
         (directory / f"rank{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
+    # Without the interpreter's own end: a thread of gloo that gives up a tensor meanwhile would abort the process.
+    os._exit(0)
 
 
 if __name__ == "__main__":

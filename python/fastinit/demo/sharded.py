@@ -162,7 +162,12 @@ def main(options: dict[str, Any]) -> None:
         print(told(rows, parameters, plot, options["markdown"]), flush=True)
         ok = all(equal == total for _, library, (equal, total), *_ in rows if library == "fastinit")
     dist.destroy_process_group()
-    sys.exit(0 if ok else "FAIL: a parameter is not that of a single process")
+    if not ok:
+        print("FAIL: a parameter is not that of a single process", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the interpreter's own end: a thread of gloo that gives up a tensor meanwhile would abort the process.
+    os._exit(0 if ok else 1)
 
 
 def initialise(model: Model, init: Any) -> tuple[float, float]:
