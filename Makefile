@@ -63,7 +63,7 @@ coverage: $(READY)  ## the lines that `make test` does not reach, in Python and 
 bench: build  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)
 
-gpu-check: build  ## on a machine with a CUDA device: the tests and the benchmarks, in one go
+gpu-check: $(READY)  ## on a machine with a CUDA device: build, tests and benchmarks, in one go
 	$(PY) -m benchmarks.gpu_check $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, clang-format

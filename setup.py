@@ -2,12 +2,13 @@
 
 Two things are beyond torch's BuildExtension: a source that is compiled once per instruction set, and CUDA kernels
 that do not care which torch they are built beside. So the commands are written to a build.ninja, and ninja runs them.
-The metadata is in pyproject.toml, compilers and flags are in toolchain.py. The switches are environment variables:
+The metadata is in pyproject.toml, compilers and flags are in toolchain.py. `python setup.py inplace [FOLDER]` does what
+`build_ext --inplace` does, and needs no setuptools; the library goes into the folder. The switches are environment variables:
 
   CXX, CXXFLAGS, LDFLAGS   as everywhere; a CXX that is set is nvcc's host compiler too
   FASTINIT_CUDA=0|1        0: leave the CUDA kernels out; 1: fail where they cannot be built
   CUDA_HOME, CUDA_PATH     where to look for nvcc before PATH and /usr/local/cuda
-  FASTINIT_CUDA_ARCHS      such as "8.0;9.0+PTX"; else TORCH_CUDA_ARCH_LIST, else CUDA_ARCHS in toolchain.py
+  FASTINIT_CUDA_ARCHS      such as "8.0;9.0+PTX", "Hopper" or "native"; else TORCH_CUDA_ARCH_LIST, else CUDA_ARCHS
   FASTINIT_DEBUG=1         -O1 -g and assertions
   FASTINIT_SANITIZE=...    with these of the compiler's sanitizers: address,undefined
   FASTINIT_COVERAGE=1      counting which lines run, for gcov (see `make coverage`)
@@ -19,6 +20,7 @@ import fcntl
 import filecmp
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,18 +28,19 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import setuptools
-from setuptools.command.build_ext import build_ext
-
+INPLACE = sys.argv[1:2] == ["inplace"]
 MINIMUM_SETUPTOOLS = 77
-if int(setuptools.__version__.split(".")[0]) < MINIMUM_SETUPTOOLS:
-    raise SystemExit(
-        f"fastinit: the build needs setuptools {MINIMUM_SETUPTOOLS} or newer, and this is {setuptools.__version__}; "
-        f'run `python -m pip install "setuptools>={MINIMUM_SETUPTOOLS}"`.'
-    )
+if not INPLACE:
+    import setuptools
+    from setuptools.command.build_ext import build_ext
+
+    if int(setuptools.__version__.split(".")[0]) < MINIMUM_SETUPTOOLS:
+        raise SystemExit(
+            f"fastinit: the build needs setuptools {MINIMUM_SETUPTOOLS} or newer, and this is {setuptools.__version__}; "
+            f'run `python -m pip install "setuptools>={MINIMUM_SETUPTOOLS}"`.'
+        )
 try:
     import torch
-    from torch.utils.cpp_extension import include_paths, library_paths
 except ImportError:
     # torch is no build requirement in pyproject.toml: pip would download a second torch and build against that.
     raise SystemExit(
@@ -45,9 +48,11 @@ except ImportError:
         "`pip install --no-build-isolation .` (or the package's name in place of the dot)."
     ) from None
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # pip does not put it there
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))  # pip does not put it there
 from toolchain import CSRC, CUDA_FLAGS, CXX, CXX_FLAGS, LDFLAGS, Cuda, find_cuda, instruction_sets  # noqa: E402
 
+TORCH = Path(torch.__file__).parent  # torch.utils.cpp_extension, which knows it too, imports setuptools
 JOBS = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
 RULES = """\
 rule compile
@@ -103,7 +108,8 @@ def build_ninja(version: str) -> str:
         print(f"fastinit: {cuda}: building the CPU part only{hint}", flush=True)
 
     # -isystem: warnings from other people's headers are not ours to mend.
-    system = [f"-isystem{path}" for path in [*include_paths(), python_headers()]]
+    headers = [TORCH / "include", TORCH / "include" / "torch" / "csrc" / "api" / "include", python_headers()]
+    system = [f"-isystem{path}" for path in headers]
     macros = [f'-DFASTINIT_{name}="{value}"' for name, value in defines.items()]
     host = [*CXX, *CXX_FLAGS, *system, *macros, "-DTORCH_EXTENSION_NAME=_C"]
     kernels = sorted(CSRC.glob("cpu/*_target.cpp"))
@@ -116,28 +122,22 @@ def build_ninja(version: str) -> str:
 
     # The static CUDA runtime stays ours: no symbol of it is seen by another library, or taken from one.
     link = [*CXX, "-shared", "-pthread", *LDFLAGS, "-Wl,--exclude-libs,ALL", *objects]
-    link += [f"-L{path}" for path in library_paths()]
-    link += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", *cuda_libraries]
+    link += [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", *cuda_libraries]
     return "".join([RULES, *edges, edge("link", "_C.so", objects, link)])
 
 
-class Build(build_ext):
+def build(temp: Path, output: Path, version: str) -> None:
     """Runs ninja in a folder for this Python and this torch, and puts the library where it belongs."""
-
-    def run(self) -> None:
-        temp, output = Path(self.build_temp).resolve(), Path(self.get_ext_fullpath("fastinit._C"))
-        folder = temp / f"torch-{torch.__version__}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(temp / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # for two `make` at a time
-            (folder / "build.ninja").write_text(build_ninja(self.distribution.get_version()))
-            command = [*find_ninja(), "-C", str(folder), "-j", JOBS]
-            status = subprocess.run(
-                command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}
-            ).returncode
-            if status != 0:
-                raise SystemExit("fastinit: could not be built; what failed stands above.")
-            install(folder / "_C.so", output)
+    folder = temp / f"torch-{torch.__version__}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(temp / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # for two `make` at a time
+        (folder / "build.ninja").write_text(build_ninja(version))
+        command = [*find_ninja(), "-C", str(folder), "-j", JOBS]
+        status = subprocess.run(command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}).returncode
+        if status != 0:
+            raise SystemExit("fastinit: could not be built; what failed stands above.")
+        install(folder / "_C.so", output)
 
 
 def install(library: Path, output: Path) -> None:
@@ -150,7 +150,20 @@ def install(library: Path, output: Path) -> None:
     new.replace(output)
 
 
-setuptools.setup(
-    ext_modules=[setuptools.Extension("fastinit._C", sources=[])],
-    cmdclass={"build_ext": Build},
-)
+if INPLACE:
+    place = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    folder = Path(*sys.argv[2:3]) if sys.argv[2:3] else ROOT / "python" / "fastinit"
+    library = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    found = re.search(r'^version = "(.+?)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    build(ROOT / "build" / place, folder / library, found[1])
+else:
+
+    class Build(build_ext):
+        def run(self) -> None:
+            output = Path(self.get_ext_fullpath("fastinit._C"))
+            build(Path(self.build_temp).resolve(), output, self.distribution.get_version())
+
+    setuptools.setup(
+        ext_modules=[setuptools.Extension("fastinit._C", sources=[])],
+        cmdclass={"build_ext": Build},
+    )

@@ -14,9 +14,25 @@ from typing import NamedTuple
 CSRC = Path(__file__).resolve().parent / "csrc"
 CXX = shlex.split(os.environ.get("CXX", "")) or [shutil.which("g++") or "c++"]
 
-# Machine code for 8.0 runs on every 8.x, and so on. What is newer than the last (12.0, say) compiles the last
-# one's PTX when it first meets a kernel, so +PTX belongs there; an nvcc too old for an entry leaves it out.
-CUDA_ARCHS = "8.0;9.0;10.0"
+# Machine code for 8.0 runs on every 8.x, and so on. Any other device newer than the entry with +PTX, 11.0 or 13.0, say,
+# compiles that when it first meets a kernel. An nvcc too old for an entry leaves it out.
+CUDA_ARCHS = "8.0;9.0;10.0+PTX;12.0"
+
+# The names that torch knows, and what it compiles for them.
+NAMED_ARCHS = {
+    "Maxwell": "5.0;5.2+PTX",
+    "Maxwell+Tegra": "5.3",
+    "Pascal": "6.0;6.1+PTX",
+    "Volta": "7.0+PTX",
+    "Volta+Tegra": "7.2",
+    "Turing": "7.5+PTX",
+    "Ampere": "8.0;8.6+PTX",
+    "Ampere+Tegra": "8.7",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0;10.3;12.0;12.1+PTX",
+    "Blackwell+Tegra": "11.0",
+}
 
 # The contract, every value the same bits everywhere, forbids the compiler to contract a * b + c or to reorder a
 # sum, even if CXXFLAGS allows it. Without errno a sqrt is one instruction, and without traps a branch can become
@@ -57,7 +73,7 @@ CXX_FLAGS = [
     *(["-Werror"] if WERROR else []),
 ]
 CUDA_FLAGS = [
-    *["-std=c++20", *OPTIMISE, *CUDA_ARITHMETIC, "--threads", "4", f"-I{CSRC}"],
+    *["-std=c++20", *OPTIMISE, *CUDA_ARITHMETIC, "-Xptxas", "-warn-spills", "--threads", "4", f"-I{CSRC}"],
     *["-Xcompiler", ",".join([*VISIBILITY, "-Wall", "-Wextra", *ARITHMETIC])],
     *(["-Werror", "all-warnings"] if WERROR else []),
 ]
@@ -85,6 +101,56 @@ def instruction_sets() -> dict[str, list[str]]:
     return {target: [f"-DFASTINIT_TARGET={target}", *flags.split()] for target, flags in found}
 
 
+def cuda_archs(nvcc: str) -> list[str] | str:
+    """What to compile for, such as ["8.0", "9.0+PTX"], or the reason why there is nothing."""
+    wanted = os.environ.get("FASTINIT_CUDA_ARCHS") or os.environ.get("TORCH_CUDA_ARCH_LIST")
+    known = output_of([nvcc, "--list-gpu-arch"])[1].split()
+
+    def compiles(entry: str) -> bool:
+        return f"compute_{entry.partition('+')[0].replace('.', '')}" in known
+
+    if not wanted:
+        entries = list(filter(compiles, CUDA_ARCHS.split(";")))
+        if not entries:
+            return f"{nvcc} knows none of the architectures {CUDA_ARCHS}"
+        return entries if any("+" in entry for entry in entries) else [*entries[:-1], f"{entries[-1]}+PTX"]
+    entries = []
+    for entry in re.split(r"[;, ]+", wanted.strip(";, ")):
+        if entry in NAMED_ARCHS:  # as torch does, except that what this nvcc cannot compile is left out
+            entries += filter(compiles, NAMED_ARCHS[entry].split(";"))
+        elif entry.lower() == "native":
+            entries += native_archs()
+        elif re.fullmatch(r"\d+\.\d+[af]?(\+PTX)?", entry):
+            entries.append(entry)
+        else:
+            names = ", ".join([*NAMED_ARCHS, "native"])
+            raise SystemExit(
+                f'fastinit: "{entry}" is no CUDA architecture; write them like "8.0;9.0+PTX", or by name: {names}.'
+            )
+    return list(dict.fromkeys(entries)) or f"{nvcc} knows no architecture of {wanted}"
+
+
+def code_for(archs: list[str]) -> tuple[list[str], list[str]]:
+    """The flags of nvcc, and what they make: machine code and PTX."""
+    flags, names = [], []
+    for arch in archs:
+        number, _, ptx = arch.replace(".", "").partition("+")
+        for kind, code in [("sm", "sm"), ("ptx", "compute")][: 2 if ptx else 1]:
+            flags.append(f"-gencode=arch=compute_{number},code={code}_{number}")
+            names.append(f"{kind}_{number}")
+    return flags, names
+
+
+def native_archs() -> list[str]:
+    """Those of the devices of this machine."""
+    import torch
+
+    devices = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+    if not devices:
+        raise SystemExit('fastinit: there is no CUDA device here that "native" could mean.')
+    return sorted({f"{major}.{minor}" for major, minor in devices})
+
+
 def find_cuda() -> Cuda | str:
     """The CUDA compiler, or the reason why the CUDA kernels are left out."""
     if os.environ.get("FASTINIT_CUDA") == "0":
@@ -106,22 +172,9 @@ def find_cuda() -> Cuda | str:
         return f"{shlex.join(nvcc)} does not work: {problem}"
     library_dirs = re.findall(r'-L([^"\s]+)', "".join(re.findall(r"^#\$ LIBRARIES=.*$", log, re.M)))
 
-    wanted = os.environ.get("FASTINIT_CUDA_ARCHS") or os.environ.get("TORCH_CUDA_ARCH_LIST")
-    entries = re.split(r"[;, ]+", (wanted or CUDA_ARCHS).strip(";, "))
-    if not wanted:
-        known = output_of([path, "--list-gpu-arch"])[1].split()
-        entries = [entry for entry in entries if f"compute_{entry.replace('.', '')}" in known]
-        if not entries:
-            return f"{path} knows none of the architectures {CUDA_ARCHS}"
-        entries[-1] += "+PTX"
-    gencode, names = [], []
-    for entry in entries:
-        match = re.fullmatch(r"(\d+)\.(\d+[af]?)(\+PTX)?", entry)
-        if match is None:
-            raise SystemExit(f'fastinit: "{entry}" is no CUDA architecture; write them like "8.0;9.0+PTX".')
-        number = match[1] + match[2]
-        for kind, code in [("sm", "sm"), ("ptx", "compute")][: 2 if match[3] else 1]:
-            gencode.append(f"-gencode=arch=compute_{number},code={code}_{number}")
-            names.append(f"{kind}_{number}")
+    entries = cuda_archs(path)
+    if isinstance(entries, str):
+        return entries
+    gencode, names = code_for(entries)
     release = re.search(r"release ([\d.]+)", output_of([path, "--version"])[1])
     return Cuda(nvcc, library_dirs, gencode, " ".join(names), release[1] if release else "unknown")

@@ -99,9 +99,12 @@ def run(suite: str, rows: Iterable[Row], options: Options) -> dict[str, Any]:
     rows = [replace(row, threads=row.threads or torch.get_num_threads()) for row in rows]
     where, results, start = machine.describe(), Results(options), time.perf_counter()
     torch.manual_seed(0)
-    for i, row in enumerate(rows, 1):
-        print(f"[{i}/{len(rows)}] {row}: ", end="", file=sys.stderr, flush=True)
-        print(told(results.add(row)), file=sys.stderr, flush=True)
+    try:
+        for i, row in enumerate(rows, 1):
+            print(f"[{i}/{len(rows)}] {row}: ", end="", file=sys.stderr, flush=True)
+            print(told(results.add(row)), file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("\nstopped; what was measured is kept", file=sys.stderr, flush=True)
     return {
         "suite": suite,
         **where,
@@ -116,13 +119,21 @@ def run(suite: str, rows: Iterable[Row], options: Options) -> dict[str, Any]:
 
 def told(row: dict[str, Any]) -> str:
     times = ", ".join(f"{side} {report.seconds(its['median'])}" for side, its in report.timed(row))
-    wrong = [f"{side}: {reason}" for side, verdict in row["checks"].items() for reason in verdict["wrong"]]
+    wrong = [
+        f"{'WRONG: ' * ours(side)}{side}: {reason}"
+        for side, verdict in row["checks"].items()
+        for reason in verdict["wrong"]
+    ]
     return "; ".join([times or "skipped", *wrong])
+
+
+def ours(side: str) -> bool:
+    return side.startswith(("fastinit", "same"))
 
 
 def right(row: dict[str, Any]) -> bool:
     """Whether fastinit did what it was to do, fast or not."""
-    checks = all(its["ok"] for side, its in row["checks"].items() if side.startswith(("fastinit", "same")))
+    checks = all(its["ok"] for side, its in row["checks"].items() if ours(side))
     return checks and not any(
         "error" in its for side, its in row["sides"].items() if side.startswith("fastinit")
     )

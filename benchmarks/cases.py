@@ -146,6 +146,7 @@ class Side:
 
 
 FILL, TORCH, FASTINIT, PRODUCT = map(Side, ("fill_", "torch", "fastinit", "product"))
+BY_KEY = Side("fastinit by key")
 AVX2 = Side("fastinit", "avx2")
 NUMPY = tuple(Side(f"numpy {generator}") for generator in ("PCG64", "SFC64", "Philox"))
 JAX = tuple(Side(f"jax {generator}") for generator in ("threefry", "rbg"))

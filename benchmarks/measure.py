@@ -7,6 +7,7 @@ taking of turns is ours.
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 from torch.utils import benchmark
 from torch.utils.benchmark.utils.common import TaskSpec, set_torch_threads
 
-from benchmarks import check
+from benchmarks import check, on_device
 from benchmarks.cases import AtMost, Faster, ModelCase, Row, Side
 from benchmarks.libraries import OneValue, capability, library, operand
 from benchmarks.memory import available_bytes, peak_extra_bytes
@@ -67,6 +68,10 @@ def kind(row: Row, side: Side) -> Hashable:
 ERRORS = (RuntimeError, TypeError, ValueError, AttributeError)
 
 
+def on_a_gpu(row: Row) -> bool:
+    return row.device == "cuda"
+
+
 class Skip(Exception):
     """Why a side is not measured."""
 
@@ -98,6 +103,8 @@ class Contestant:
         self.calls = 1  # timed as one
         self.repeats = 0
         self.times: list[float] = []
+        self.on_device: list[on_device.Timing] = []
+        self.sleeps = on_device.SLEEPS
 
     def fill(self) -> None:
         """Fill the target, untimed."""
@@ -108,6 +115,12 @@ class Contestant:
 
     def time(self) -> float:
         """Seconds for `calls` calls. (Timer.timeit would make at least two more, which can be minutes.)"""
+        if on_a_gpu(self.row):
+            timing = on_device.timed(lambda: self.call(self.operand), self.calls, self.sleeps)
+            if not timing.overlapped:
+                self.sleeps = self.sleeps[:1]
+            self.on_device.append(timing)
+            return timing.seconds
         with capability(self.side.capability):
             seconds: float = self.timer._timeit(self.calls)
         return seconds
@@ -136,6 +149,8 @@ class Contestant:
             for _ in range(2):  # the first calls are slower than what follows
                 first = self.time() / self.calls
                 self.calls = 1 if self.row.memory == "first touch" else math.ceil(BLOCK_SECONDS / first)
+                if on_a_gpu(self.row):
+                    self.calls = min(self.calls, on_device.MOST_CALLS)
         results.note(self.row, self.side, first)
         if first * enough > budget:
             raise Skip(f"one call took {first:.1f} s")
@@ -147,7 +162,11 @@ class Contestant:
         spec = TaskSpec("call(operand)", "", num_threads=self.row.threads)
         taken = benchmark.Measurement(self.calls, self.times, spec)
         size = getattr(torch, self.side.dtype or self.row.dtype).itemsize
-        return {
+        host = {}
+        if timings := self.on_device[-len(self.times) :]:
+            host["host_seconds"] = statistics.median(t.host_seconds for t in timings) / self.calls
+            host["without_the_host"] = all(timing.overlapped for timing in timings)
+        return host | {
             "min": min(taken.times),
             "median": taken.median,
             "max": max(taken.times),

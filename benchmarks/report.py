@@ -28,6 +28,7 @@ ABOUT = {
     "orthogonal parts": "Median times of the whole, and of the last of 2 to 32 ranks. That one has most to do where its part\n"
     "is columns, of a matrix with no fewer rows than columns; or rows, of one with no fewer columns than rows. All\n"
     "rows of the others, or columns, cost the same.",
+    "cuda": "Median times on the device. *: it waited for the host, whose time is in them.",
     "small": "Medians for a whole call from Python, float32: torch → fastinit (ratio).",
 }
 
@@ -125,6 +126,8 @@ def general(rows: list[Row]) -> str:
     columns["torch ÷ fastinit"] = lambda row: number(quotient(row, "torch", "fastinit"))
     if "fill_" in sides:
         columns["of fill_'s speed"] = lambda row: number(quotient(row, "fill_", "fastinit"))
+    if any("host_seconds" in its for row in rows for _, its in timed(row)):
+        columns["host, a call: torch, fastinit"] = host_times
     if any("orthogonality" in its for row in rows for _, its in timed(row)):
         columns["max abs(QᵀQ − I): torch, fastinit"] = orthogonality
     if any(row["requirements"] for row in rows):
@@ -307,6 +310,17 @@ def required(wanted: dict[str, Any]) -> str:
 def reached(requirements: list[dict[str, Any]]) -> str:
     states = [wanted["reached"] for wanted in requirements if not wanted.get("note")]
     return "" if not states else "**no**" if False in states else "not measured" if None in states else "yes"
+
+
+def host_times(row: Row) -> str:
+    """Until the call returns; marked where the device waited for the host, so that the time is that of both."""
+    sides = (row["sides"].get(side, {}) for side in ("torch", "fastinit"))
+    return ", ".join(
+        seconds(its["host_seconds"]) + ("" if its["without_the_host"] else "*")
+        if "host_seconds" in its
+        else "–"
+        for its in sides
+    )
 
 
 def orthogonality(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ import torch
 
 from benchmarks.cases import (
     AVX2,
+    BY_KEY,
     FASTINIT,
     FILL,
     JAX,
@@ -243,7 +245,11 @@ def quick() -> Iterator[Row]:
 # ---- On a GPU ----------------------------------------------------------------------------------------------
 
 # torch 2.11 inverts the error function to draw trunc_normal_; newer ones reject over whole tensors.
-TRUNCATED_RATIO = 2.5 if torch.__version__ < "2.12" else 10.0
+INVERTS = "erfinv" in inspect.getsource(torch.nn.init._no_grad_trunc_normal_)
+TRUNCATED_RATIO = 2.5 if INVERTS else 10.0
+TORCH_TRUNCATES = replace(
+    TRUNCATED, name=f"{TRUNCATED.name} (torch {'inverts erf' if INVERTS else 'rejects'})"
+)
 WIDE, HIDDEN, WORDS = 4096, 14336, 128256  # a decoder of 8 billion parameters, with grouped queries
 LAYER = (
     (WIDE, WIDE),
@@ -259,9 +265,9 @@ DECODER = ((WORDS, WIDE), *(LAYER * 32), (WORDS, WIDE))
 
 def cuda(device: str = "cuda", scale: int = 1) -> Iterator[Row]:
     """What the GPU's kernels were built for. `scale` divides the sizes, for a rehearsal elsewhere."""
-    sides = (FILL, TORCH, FASTINIT)
 
     def row(case: Case, shape: Shape, dtype: str, ratio: float, share: float = 0, **more: Any) -> Row:
+        sides = more.pop("sides", (FILL, TORCH, FASTINIT))
         wanted = [Faster("fastinit", "torch", ratio)] + [Faster("fastinit", "fill_", share)] * (share > 0)
         requirements = (*wanted, *more.pop("and_more", ()))
         return Row("cuda", case, shape, dtype, sides=sides, requirements=requirements, device=device, **more)
@@ -271,8 +277,8 @@ def cuda(device: str = "cuda", scale: int = 1) -> Iterator[Row]:
         (UNIFORM, "bfloat16", 1.2, 0.65),
         (NORMAL, "float32", 1.2, 0.78),
         (NORMAL, "bfloat16", 1.2, 0.4),
-        (TRUNCATED, "float32", TRUNCATED_RATIO, 0.5),
-        (TRUNCATED, "bfloat16", TRUNCATED_RATIO, 0.25),
+        (TORCH_TRUNCATES, "float32", TRUNCATED_RATIO, 0.5),
+        (TORCH_TRUNCATES, "bfloat16", TRUNCATED_RATIO, 0.25),
     ):
         yield row(case, matrix(2**30 // scale), dtype, ratio, share)
         for k in (20, 24):
@@ -282,7 +288,7 @@ def cuda(device: str = "cuda", scale: int = 1) -> Iterator[Row]:
     yield row(ORTHOGONAL, (side, side), "float32", 10)
     yield row(ORTHOGONAL, (2 * side, 2 * side), "float32", 10)
     small = ManyCase("normal_", name="normal_, 1,000 tensors", shapes=((64, 64),) * 1000)
-    yield row(small, small.shape(), "float32", 1.0)
+    yield row(small, small.shape(), "float32", 1.0, sides=(FILL, TORCH, FASTINIT, BY_KEY))
     layers = DECODER if scale == 1 else ((side, 64),) * 9
     model = ManyCase("normal_", {"std": 0.02}, "normal_, 8 G parameters", shapes=layers)
     yield row(model, model.shape(), "bfloat16", 1.5, and_more=(AtMost("fastinit", "median", 0.04),))

@@ -5,14 +5,22 @@
 
 namespace fastinit {
 
-// A number on the even grid 0, 2^-24, .. 1 - 2^-24 (2^-53 for float64).
+// A number on the even grid 0, 1, .. 2^24 - 1 (2^53 - 1 for float64), and on the same grid over [0, 1).
+template <class L>
+FASTINIT_INLINE typename L::F32 grid(typename L::U32 bits) {
+  return signed_to_real(shift_right<8>(bits));
+}
+template <class L>
+FASTINIT_INLINE typename L::F64 grid(typename L::U64 bits) {
+  return signed_to_real(shift_right<11>(bits));
+}
 template <class L>
 FASTINIT_INLINE typename L::F32 unit(typename L::U32 bits) {
-  return signed_to_real(shift_right<8>(bits)) * typename L::F32(0x1p-24f);
+  return grid<L>(bits) * typename L::F32(0x1p-24f);
 }
 template <class L>
 FASTINIT_INLINE typename L::F64 unit(typename L::U64 bits) {
-  return signed_to_real(shift_right<11>(bits)) * typename L::F64(0x1p-53);
+  return grid<L>(bits) * typename L::F64(0x1p-53);
 }
 
 // A value is a + u (b - a), in R, rounded to the nearest of the dtype's numbers that lie in [a, b): so bounds that are no
@@ -54,5 +62,28 @@ Uniform<R> Uniform<R>::make(double a, double b, DType dtype) {
   d.below = round_nearest(dtype, d.a) < a;
   return d;
 }
+
+// The values of a Uniform in fewer operations: n step + a is the number that u width + a is before rounding, where
+// step = width 2^-24 is exact. All of them being multiples of R's smallest number, nothing rounds to -0.
+template <class R>
+struct UniformOnGrid {
+  using Arithmetic = R;
+  static constexpr const char* op = Uniform<R>::op;
+  static constexpr R points = sizeof(R) == sizeof(double) ? static_cast<R>(0x1p53) : static_cast<R>(0x1p24);
+  R a, step, top;
+
+  static bool equals(const Uniform<R>& d) {
+    return d.width > 0 && !d.below && d.width / points * points == d.width;
+  }
+  explicit UniformOnGrid(const Uniform<R>& d) : a(d.a), step(d.width / points), top(d.top) {}
+
+  template <class L>
+  FASTINIT_INLINE Pair<Real<L, R>> values(Pair<Bits<L, R>> bits) const {
+    using X = Real<L, R>;
+    const X lower(a), difference(step), highest(top);
+    return {smaller(fma(grid<L>(bits.first), difference, lower), highest),
+            smaller(fma(grid<L>(bits.second), difference, lower), highest)};
+  }
+};
 
 }  // namespace fastinit

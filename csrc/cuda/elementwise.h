@@ -27,23 +27,82 @@ FASTINIT_INLINE typename Map::P draw(Block block, const Keys& key, const D& dist
   return pack;
 }
 
+// The pack of the next lane. On the host, where one lane has its turn after the other, it is drawn again.
+template <class P, class F>
+FASTINIT_INLINE P from_next_lane([[maybe_unused]] const P& pack, [[maybe_unused]] const F& draw_next) {
+#if defined(__CUDA_ARCH__)
+  P next;
+  FASTINIT_UNROLL
+  for (uint32_t i = 0; i < sizeof(P) / 4; ++i) next.words[i] = __shfl_down_sync(~0u, pack.words[i], 1);
+  return next;
+#else
+  return draw_next();
+#endif
+}
+
+// Stores the packs of a warp, one a lane, that lie inside a run which is not aligned to packs. A lane stores what is
+// aligned, parts of its pack and of the next lane's; what is left at the ends of the warp's packs goes element by element.
+template <class Map, class F>
+FASTINIT_INLINE void put_shifted(const Map& map, uint32_t number, uint32_t thread,
+                                 const typename Map::P& pack, const F& draw_next) {
+  constexpr int size = Map::P::size, element = sizeof(typename Map::Value);
+  const uint32_t lane = thread % lanes;
+  const int skipped = size - static_cast<int>(map.shift) / element;
+  const auto both = straddling(pack, from_next_lane(pack, draw_next), sizeof(pack) - map.shift);
+  auto spot = map.spot(number);
+  if (lane != lanes - 1) {
+    put_whole(spot.p + skipped, both);
+    spot.to = lane == 0 ? skipped : 0;
+  } else {
+    spot.from = skipped;
+  }
+  put_elements(spot, pack);
+}
+
+// A thread's packs of a tile that lies inside a run: draw(i) is the i-th, and draw_at(number) any.
+template <class Map, class F, class G>
+FASTINIT_INLINE void fill_inside(const Map& map, uint32_t first, uint32_t thread, const F& draw,
+                                 const G& draw_at) {
+  if (map.shift == 0) {
+    auto* const p = map.place(first);
+    FASTINIT_UNROLL
+    for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) put_whole(p + i * threads * Map::P::size, draw(i));
+  } else {
+    FASTINIT_NO_UNROLL
+    for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) {
+      const uint32_t number = first + i * threads;
+      put_shifted(map, number, thread, draw(i), [&] { return draw_at(number + 1); });
+    }
+  }
+}
+
 template <class Map, class D>
 FASTINIT_INLINE void fill_elementwise(const Map& map, uint32_t number, uint32_t thread, const Keys& key,
                                       const D& distribution) {
   const uint32_t first = number * tile<Map> + thread;
-  if (map.whole(number * tile<Map>, tile<Map>)) {
-    FASTINIT_UNROLL
-    for (uint32_t i = 0; i < tile<Map>; i += threads) {
-      put_whole(map.place(first + i), draw<Map>(map.block(first + i), key, distribution));
-    }
-  } else {
-    FASTINIT_NO_UNROLL
-    for (uint32_t i = 0; i < tile<Map>; i += threads) {
-      if (first + i >= map.packs) break;
-      const auto spot = map.spot(first + i);
-      if (spot.from < spot.to) put(spot, draw<Map>(spot.block, key, distribution));
+  if constexpr (Map::contiguous) {
+    if (map.inside(number * tile<Map>, tile<Map>)) {
+      const auto draw_at = [&](uint32_t pack) { return draw<Map>(map.block(pack), key, distribution); };
+      return fill_inside(
+          map, first, thread, [&](uint32_t i) { return draw_at(first + i * threads); }, draw_at);
     }
   }
+  FASTINIT_NO_UNROLL
+  for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) {
+    if (first + i * threads >= map.packs) break;
+    const auto spot = map.spot(first + i * threads);
+    if (spot.from < spot.to) put(spot, draw<Map>(spot.block, key, distribution));
+  }
+}
+
+// Calls f with the distribution in the form that takes the fewest instructions.
+template <class D, class F>
+void with_cheapest(const D& distribution, const F& f) {
+  f(distribution);
+}
+template <class R, class F>
+void with_cheapest(const Uniform<R>& distribution, const F& f) {
+  UniformOnGrid<R>::equals(distribution) ? f(UniformOnGrid<R>(distribution)) : f(distribution);
 }
 
 }  // namespace fastinit::cuda

@@ -53,8 +53,9 @@ struct Warp {
 };
 
 template <class Map, class D>
-__global__ void __launch_bounds__(threads) elementwise(const __grid_constant__ Map map, Key host_key,
-                                                       const uint64_t* device_key, const D distribution) {
+__global__ void __launch_bounds__(threads, thread_blocks_at_once<typename D::Arithmetic>)
+    elementwise(const __grid_constant__ Map map, Key host_key, const uint64_t* device_key,
+                const D distribution) {
   const Keys key = take(host_key, device_key);
   for (uint32_t number = blockIdx.x; number < tiles(map); number += gridDim.x) {
     fill_elementwise(map, number, threadIdx.x, key, distribution);
@@ -71,7 +72,7 @@ __global__ void __launch_bounds__(threads) rejection(const __grid_constant__ Map
 }
 
 template <class Map, class R>
-__global__ void __launch_bounds__(threads_for_sparse)
+__global__ void __launch_bounds__(threads_for_sparse, thread_blocks_at_once_for_sparse)
     sparse(const __grid_constant__ Map map, Key host_key, const uint64_t* device_key,
            const Sparse<R> distribution, const Walk walk) {
   using Columns = ZeroColumns<R>;
@@ -132,6 +133,14 @@ class Launcher {
     if (keep) {
       if (const uint32_t blocks = known[queue_.device].load(std::memory_order_relaxed)) return blocks;
     }
+    // The driver divides what is both cache and shared memory as it sees fit, unless it is asked; the occupancy is
+    // what is possible, and not what such a division leaves.
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, kernel));
+    if (attributes.sharedSizeBytes > 0) {
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared));
+    }
     int per_processor = 0, processors = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, 0));
     check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, queue_.device));
@@ -143,6 +152,7 @@ class Launcher {
  private:
   void check(cudaError_t status) const {
     if (status == cudaSuccess) return;
+    cudaGetLastError();  // or it would be taken for that of the next launch
     std::string message = std::string("fastinit.") + D::op + ": CUDA: " + cudaGetErrorString(status);
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
         status == cudaErrorUnsupportedPtxVersion) {
@@ -201,14 +211,16 @@ bool capturing(Queue queue) {
 void fill(const Fill& f, const uint64_t* device_key, Queue queue) {
   if (f.region.elements() == 0) return;
   std::visit(
-      [&](const auto& d) {
-        using D = std::remove_cvref_t<decltype(d)>;
-        const Launcher<D> launcher(d, f.key, device_key, queue);
-        with_type<typename D::Arithmetic>(f.dtype, [&](auto t) {
-          using T = decltype(t);
-          constexpr int blocks = blocks_of_pack<T, D>;
-          for_each_map<T, blocks>(f.region, static_cast<T*>(f.data),
-                                  [&](const auto& map) { fill_map(map, d, launcher); });
+      [&](const auto& distribution) {
+        with_cheapest(distribution, [&](const auto& d) {
+          using D = std::remove_cvref_t<decltype(d)>;
+          const Launcher<D> launcher(d, f.key, device_key, queue);
+          with_type<typename D::Arithmetic>(f.dtype, [&](auto t) {
+            using T = decltype(t);
+            constexpr int blocks = blocks_of_pack<T, D>;
+            for_each_map<T, blocks>(f.region, static_cast<T*>(f.data),
+                                    [&](const auto& map) { fill_map(map, d, launcher); });
+          });
         });
       },
       f.distribution);

@@ -34,6 +34,23 @@ __device__ __forceinline__ Array<uint32_t, 2> interleave(Array<uint64_t, 1> a, A
   return r;
 }
 
+// From "x & 1" nvcc makes two instructions, from the bit of a mask that it does not know, one.
+template <int Bit>
+__device__ __forceinline__ Array<bool, 2> test_bit(Array<uint32_t, 2> x) {
+  uint32_t mask;
+  asm("mov.b32 %0, %1;" : "=r"(mask) : "n"(1u << Bit));
+  Array<bool, 2> r;
+  FASTINIT_UNROLL
+  for (int i = 0; i < 2; ++i) r.v[i] = (x.v[i] & mask) != 0;
+  return r;
+}
+
+__device__ __forceinline__ Array<float, 2> smaller(Array<float, 2> a, Array<float, 2> b) {
+  FASTINIT_UNROLL
+  for (int i = 0; i < 2; ++i) a.v[i] = ::fminf(a.v[i], b.v[i]);
+  return a;
+}
+
 // Correctly rounded between 2^-100 and 2^126; squared radii lie between 2^-33 and 46. These are the operations that
 // nvcc makes of sqrt.rn.f32 itself for every architecture from sm_75 to sm_121, less the test for arguments outside
 // that range and the branch it takes: a twelfth of the instructions of a normal value.

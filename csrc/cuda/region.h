@@ -16,6 +16,11 @@ using Lanes = Thread;
 
 // Threads of a thread block, lanes of a warp, and numbers that a thread draws before it looks up from its work.
 constexpr uint32_t threads = 256, threads_for_sparse = 128, lanes = 32;
+// Thread blocks that a multiprocessor is to have registers for. Of elementwise fills: with 64 registers a thread, the
+// constants of polynomials need not be made anew for each use. Of sparse ones: as many as share its shared memory.
+template <class R>
+constexpr uint32_t thread_blocks_at_once = sizeof(R) == sizeof(double) ? 3 : 4;
+constexpr uint32_t thread_blocks_at_once_for_sparse = 6;
 template <class R>
 constexpr int numbers_per_thread = sizeof(R) == sizeof(double) ? 4 : 16;
 
@@ -64,15 +69,49 @@ FASTINIT_INLINE void put_whole(T* p, const Pack<T, Blocks>& pack) {
   *static_cast<Pack<T, Blocks>*>(__builtin_assume_aligned(p, sizeof(pack))) = pack;
 }
 template <class T, int Blocks>
+FASTINIT_INLINE void put_elements(const Spot<T>& spot, const Pack<T, Blocks>& pack) {
+  FASTINIT_UNROLL
+  for (int i = 0; i < pack.size; ++i) {
+    if (i >= spot.from && i < spot.to) spot.p[i * spot.stride] = pack[i];
+  }
+}
+
+// The bytes of a pack from `skipped` on, and as many of the one after it as make a pack.
+template <class T, int Blocks>
+FASTINIT_INLINE Pack<T, Blocks> straddling(const Pack<T, Blocks>& pack, const Pack<T, Blocks>& next,
+                                           uint32_t skipped) {
+  constexpr int n = sizeof(pack) / 4;
+  uint32_t words[2 * n];
+  FASTINIT_UNROLL
+  for (int i = 0; i < n; ++i) {
+    words[i] = pack.words[i];
+    words[n + i] = next.words[i];
+  }
+  // Binary digits of `skipped` one after the other, so that no word is looked up in memory.
+  FASTINIT_UNROLL
+  for (int step = n / 2; step > 0; step /= 2) {
+    FASTINIT_UNROLL
+    for (int i = 0; i < 2 * n - step; ++i) words[i] = (skipped / 4 & step) != 0 ? words[i + step] : words[i];
+  }
+  Pack<T, Blocks> r;
+  FASTINIT_UNROLL
+  for (int i = 0; i < n; ++i) {
+    r.words[i] = words[i];
+    if constexpr (sizeof(T) == 2) {
+      const uint64_t both = words[i] | static_cast<uint64_t>(words[i + 1]) << 32;
+      r.words[i] = static_cast<uint32_t>(both >> (skipped % 4 * 8));
+    }
+  }
+  return r;
+}
+
+template <class T, int Blocks>
 FASTINIT_INLINE void put(const Spot<T>& spot, const Pack<T, Blocks>& pack) {
   if (spot.stride == 1 && spot.to - spot.from == pack.size &&
       reinterpret_cast<uintptr_t>(spot.p) % sizeof(pack) == 0) {
     return put_whole(spot.p, pack);
   }
-  FASTINIT_UNROLL
-  for (int i = 0; i < pack.size; ++i) {
-    if (i >= spot.from && i < spot.to) spot.p[i * spot.stride] = pack[i];
-  }
+  put_elements(spot, pack);
 }
 
 // Maps: from the number of a pack to its place.
@@ -84,13 +123,16 @@ FASTINIT_INLINE void put(const Spot<T>& spot, const Pack<T, Blocks>& pack) {
 template <class T, int Blocks>
 struct Contiguous {
   using Value = T;
+  static constexpr bool contiguous = true;
   static constexpr int blocks = Blocks;
   using P = Pack<T, blocks>;
 
-  T* frame;            // element 0 of pack 0, which may lie before the run
-  Block origin;        // its block, which may lie before the run too
-  int64_t begin, end;  // elements of the frame that are filled
-  uint32_t packs;
+  T* frame;                       // element 0 of pack 0, which may lie before the run
+  Block origin;                   // its block, which may lie before the run too
+  int64_t begin, end;             // elements of the frame that are filled
+  uint32_t packs;                 // of the frame
+  uint32_t whole_from, whole_to;  // these packs lie within the run
+  uint32_t shift;                 // bytes from the last multiple of a pack's size to the frame
 
   static constexpr int64_t most_elements = (int64_t{1} << 30) * P::size;
 
@@ -108,13 +150,14 @@ struct Contiguous {
     frame = out - begin;
     end = begin + n;
     packs = static_cast<uint32_t>((end + P::size - 1) / P::size);
+    whole_from = begin == 0 ? 0 : 1;
+    whole_to = static_cast<uint32_t>(end / P::size);
+    shift = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(frame) % sizeof(P));
   }
 
-  // Whether packs from .. from + count - 1 are all whole and aligned.
-  FASTINIT_INLINE bool whole(uint32_t from, uint32_t count) const {
-    const int64_t at = static_cast<int64_t>(from) * P::size;
-    return reinterpret_cast<uintptr_t>(frame) % sizeof(P) == 0 && at >= begin &&
-           at + static_cast<int64_t>(count) * P::size <= end;
+  // Whether packs from .. from + count - 1 all lie within the run.
+  FASTINIT_INLINE bool inside(uint32_t from, uint32_t count) const {
+    return from >= whole_from && from + count <= whole_to;
   }
   FASTINIT_INLINE Block block(uint32_t pack) const { return {origin.low + pack * blocks, origin.high}; }
   FASTINIT_INLINE T* place(uint32_t pack) const { return frame + static_cast<int64_t>(pack) * P::size; }
@@ -132,6 +175,7 @@ struct Contiguous {
 template <class T>
 struct Strided {
   using Value = T;
+  static constexpr bool contiguous = false;
   static constexpr int blocks = 1;
   using P = Pack<T, blocks>;
 
@@ -149,10 +193,6 @@ struct Strided {
   Strided(const Region& region, T* to);
   // How many packs it would take; not to be rounded up to more than a map can have.
   static double packs_of(const Region& region);
-
-  FASTINIT_INLINE bool whole(uint32_t, uint32_t) const { return false; }
-  FASTINIT_INLINE Block block(uint32_t) const { return {}; }
-  FASTINIT_INLINE T* place(uint32_t) const { return nullptr; }
 
   FASTINIT_INLINE Spot<T> spot(uint32_t pack) const {
     uint64_t index = first_index;

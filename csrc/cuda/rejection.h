@@ -109,34 +109,51 @@ FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, c
   return true;
 }
 
-// First attempts of a lane's packs of a tile.
+// First attempts of a lane's packs of a tile; a bit for each element that was rejected.
+template <Proposal P, class Map, class D>
+FASTINIT_INLINE uint32_t first_attempts_of_tile(const Map& map, uint32_t number, uint32_t thread,
+                                                const Keys& key, const D& distribution) {
+  const uint32_t first = number * tile<Map> + thread;
+  uint32_t rejected = 0;
+  if constexpr (Map::contiguous) {
+    if (map.inside(number * tile<Map>, tile<Map>)) {
+      const auto draw_at = [&](uint32_t at, uint32_t* r) {
+        return first_attempts<P, Map>(map.block(at), key, distribution, *r);
+      };
+      const auto draw = [&](uint32_t i) {
+        uint32_t r = 0;
+        const auto pack = draw_at(first + i * threads, &r);
+        rejected |= r << (i * Map::P::size);
+        return pack;
+      };
+      const auto draw_for_neighbour = [&](uint32_t at) {
+        uint32_t not_mine = 0;
+        return draw_at(at, &not_mine);
+      };
+      fill_inside(map, first, thread, draw, draw_for_neighbour);
+      return rejected;
+    }
+  }
+  FASTINIT_NO_UNROLL
+  for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) {
+    const uint32_t pack = first + i * threads;
+    if (pack >= map.packs) break;
+    const auto spot = map.spot(pack);
+    if (spot.from >= spot.to) continue;
+    uint32_t r = 0;
+    put(spot, first_attempts<P, Map>(spot.block, key, distribution, r));
+    r &= (1u << spot.to) - (1u << spot.from);
+    rejected |= r << (i * Map::P::size);
+  }
+  return rejected;
+}
+
 template <Proposal P, class Map, class D, class S>
 FASTINIT_INLINE void begin_tile(const Map& map, uint32_t number, uint32_t thread, const Keys& key,
                                 const D& distribution, S& stack) {
-  const uint32_t first = number * tile<Map> + thread;
-  uint32_t rejected = 0;
-  if (map.whole(number * tile<Map>, tile<Map>)) {
-    FASTINIT_UNROLL
-    for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) {
-      const uint32_t pack = first + i * threads;
-      uint32_t r = 0;
-      put_whole(map.place(pack), first_attempts<P, Map>(map.block(pack), key, distribution, r));
-      rejected |= r << (i * Map::P::size);
-    }
-  } else {
-    FASTINIT_NO_UNROLL
-    for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) {
-      const uint32_t pack = first + i * threads;
-      if (pack >= map.packs) break;
-      const auto spot = map.spot(pack);
-      if (spot.from >= spot.to) continue;
-      uint32_t r = 0;
-      put(spot, first_attempts<P, Map>(spot.block, key, distribution, r));
-      r &= (1u << spot.to) - (1u << spot.from);
-      rejected |= r << (i * Map::P::size);
-    }
-  }
+  uint32_t rejected = first_attempts_of_tile<P>(map, number, thread, key, distribution);
   if (rejected == 0) return;
+  const uint32_t first = number * tile<Map> + thread;
   for (Pending* to = stack.claim(count_bits(rejected)); rejected != 0; ++to) {
     const uint32_t element = highest_bit(rejected);
     rejected ^= 1u << element;

@@ -30,6 +30,7 @@
 #include <ATen/Context.h>
 #include <c10/util/accumulate.h>
 
+#include <atomic>
 #include <exception>
 #include <mutex>
 #include <vector>
@@ -43,6 +44,8 @@ namespace fastinit {
 namespace {
 
 using at::Tensor;
+
+std::atomic<bool> torch_multiplies{false};
 
 // Fills q, the tall matrix, with gain times the Q of that Gaussian matrix, which is drawn in its place.
 template <class Algebra>
@@ -117,6 +120,11 @@ void fill_small(const Tensor& self, const Gaussian& gaussian, const Gain& gain,
 
 }  // namespace
 
+bool multiplies_itself(const Tensor& self) {
+  return self.is_cpu() && !self.is_complex() && !torch_multiplies;
+}
+bool multiply_by_torch(bool always) { return torch_multiplies.exchange(always); }
+
 void fill_whole(const Tensor& self, const Gaussian& gaussian, const Gain& gain) {
   with_algebra(self, [&]<class Algebra>(Kind<Algebra>, const auto& space, const at::TensorOptions& options) {
     const bool in_place = can_be_viewed(self, {gaussian.rows, gaussian.cols}, options);
@@ -145,6 +153,8 @@ void orthogonal(const Tensor& self, double gain, const Draw& draw, const Part& p
   if (self.numel() == 0) return;
   // The switch to TF32 is global, but this guard is the thread's own. Complex products on the CPU have no such switch.
   const at::NoTF32Guard full_precision;
+  // torch.autocast would round the operands of some products to 16 bits, and not those of others.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const at::IntArrayRef shape = part.shape_for(self), matrix = batch ? shape.slice(1) : shape;
   const Gaussian gaussian{draw, 0, matrix[0], c10::multiply_integers(matrix.slice(1))};
   if (!part.whole()) return fill_part(self, gaussian, {gain}, part, batch);

@@ -12,4 +12,7 @@ namespace fastinit {
 // those of a matrix.
 void orthogonal(const at::Tensor& self, double gain, const Draw& draw, const Part& part, bool batch);
 
+// Whether products are torch's on the CPU too, as they are on other devices; returns what held before. For tests.
+bool multiply_by_torch(bool always);
+
 }  // namespace fastinit

@@ -15,6 +15,7 @@
 
 #include "cpu/target.h"
 #include "torch/ops.h"
+#include "torch/orthogonal.h"
 
 namespace fastinit {
 namespace {
@@ -278,6 +279,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", build_info);
   m.def("cpu_capability", [] { return std::string(cpu::name(cpu::active())); });
   m.def("set_cpu_capability", set_cpu_capability);
+  m.def("multiply_by_torch", multiply_by_torch);
   cpu::active();  // an environment that asks for what cannot be had fails here, on import
 }
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import fastinit
-from fastinit import delta_orthogonal_
+from fastinit import _C, delta_orthogonal_
 from fills import CAPABILITIES, COMPLEX, KEY, REAL, assert_same, capability, int64, threads
 
 DTYPES = (*REAL, *COMPLEX)
@@ -214,6 +214,34 @@ def test_whatever_the_precision_of_products(dtype: torch.dtype, device: str) -> 
         settings = precision_settings()
         assert_same(fill(torch.empty(300, 400, dtype=dtype, device=device)), expected)
         assert precision_settings() == settings
+
+
+@contextmanager
+def products_by_torch() -> Iterator[None]:
+    """As on other devices: without a GPU, this is how what they run is tested."""
+    previous = _C.multiply_by_torch(True)
+    try:
+        yield
+    finally:
+        _C.multiply_by_torch(previous)
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_by_torch_agree_to_rounding(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    own = orthogonal(*shape, dtype=dtype)
+    with products_by_torch():
+        theirs = orthogonal(*shape, dtype=dtype)
+    assert (theirs - own).abs().max() <= ROUNDING[dtype]
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+def test_autocast_has_no_say_in_products(dtype: torch.dtype) -> None:
+    with products_by_torch():
+        expected = orthogonal(300, 200, dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_same(orthogonal(300, 200, dtype=dtype), expected)
+            assert torch.is_autocast_enabled("cpu")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -493,6 +521,20 @@ def test_parts_along_the_shorter_side_agree_to_rounding(
     assert (together - orthogonal(*shape, dtype=dtype)).abs().max() < ROUNDING[dtype]
     if dtype == torch.float32:
         assert error(together) <= 5e-7
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("shape", WHOLES, ids=str)
+def test_parts_with_products_by_torch(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    whole = orthogonal(*shape, dtype=dtype)
+    with products_by_torch():
+        for dim, size in enumerate(shape):
+            for cut in (*cuts(size, 2), [(0, 1), (size // 2, size // 3)]):
+                index = torch.cat([torch.arange(first, first + length) for first, length in cut])
+                found = part(shape, *along(shape, dim, cut), dtype=dtype)
+                assert (found - whole.index_select(dim, index)).abs().max() < ROUNDING[dtype]
+        batch = batched(2, *shape, dtype=dtype)
+    assert (batch - batched(2, *shape, dtype=dtype)).abs().max() < ROUNDING[dtype]
 
 
 @pytest.mark.parametrize("instruction_set", CAPABILITIES)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import gpu_check, models, sharded, suites
+from benchmarks import gpu_check, models, on_device, report, sharded, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -301,7 +303,7 @@ def test_phases_have_verdicts_of_their_own(tmp_path, capsys):
         phase("slow", "import time; print('begun', flush=True); time.sleep(60)", seconds=3.0),
         phase("after", "print('still run')", needs="good"),
     ]
-    assert not gpu_check.check(todo, 5.0, tmp_path, {"commit": "c"})
+    assert not gpu_check.check(todo, 5.0, tmp_path, lambda: {"commit": "c"})
     written = json.loads((tmp_path / "gpu-check.json").read_text())
     verdicts = {name: result["verdict"] for name, result in written["phases"].items()}
     assert verdicts == {
@@ -311,24 +313,130 @@ def test_phases_have_verdicts_of_their_own(tmp_path, capsys):
         "slow": "cut short after 3 s",
         "after": "passed",
     }
-    assert written["commit"] == "c" and written["phases"]["slow"]["last_lines"] == ["begun"]
+    assert written["commit"] == "c" and "begun" in written["phases"]["slow"]["last_lines"]
     assert "bad: FAILED" in capsys.readouterr().out
-    assert gpu_check.check(todo[3:4], 5.0, tmp_path, {}), "time that runs out is no failure"
-    assert gpu_check.check(todo[:1], 0.0, tmp_path, {})
+    assert gpu_check.check(todo[3:4], 5.0, tmp_path), "time that runs out is no failure"
+    assert gpu_check.check(todo[:1], 0.0, tmp_path)
     assert "no time was left" in (tmp_path / "gpu-check.json").read_text()
 
 
-def test_phases_of_the_check(tmp_path):
-    found = {phase.name: phase for phase in gpu_check.phases(tmp_path)}
-    assert {"smoke", "bits", "rows", "build for PTX", "the other tests"} <= found.keys()
+def test_a_failure_before_the_time_is_up_is_one(tmp_path):
+    told = "import time; print('FAILED test_it', flush=True); time.sleep(60)"
+    deaf = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {told}"
+    for program, grace in ((told, 15), (deaf, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gpu_check, "GRACE", grace)
+            assert not gpu_check.check([phase("slow", program, seconds=3.0)], 5.0, tmp_path)
+    written = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert written["phases"]["slow"]["verdict"] == "FAILED before it was cut short after 3 s"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_phases_of_the_check(device, tmp_path):
+    found = {phase.name: phase for phase in gpu_check.phases(tmp_path, device)}
+    assert {"build", "smoke", "bits", "rows", "the other tests"} <= found.keys()
     assert all(phase.needs in ("", *found) for phase in found.values())
-    compile(gpu_check.SMOKE, "smoke", "exec")
+    nothing = gpu_check.Phase("sanitizer", ("no-such-program",), 1.0)
+    assert gpu_check.missing(nothing) == "no-such-program"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a CUDA device")
 def test_no_cuda_device(capsys):
     assert gpu_check.main([]) == 2
     assert "no CUDA device" in capsys.readouterr().out
+
+
+def test_a_rehearsal_with_little_at_hand(tmp_path):
+    """The phases on the CPU, each a process, where modules are missing that a machine with a GPU need not have."""
+    gone = (
+        "scipy",
+        "matplotlib",
+        "transformers",
+        "hypothesis",
+        "tqdm",
+        "jax",
+        "expecttest",
+        "xdist",
+    )
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {gone}: sys.modules[name] = None\n")
+    command, only = [sys.executable, "-m", "benchmarks.gpu_check"], ("smoke", "bits", "rows")
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--commit", "some", "--output", tmp_path, "--only", *only],
+        cwd=gpu_check.ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert {name: result["verdict"] for name, result in written["phases"].items()} == dict.fromkeys(
+        only, "passed"
+    )
+    assert written["commit"] == "some" and written["machine"]["cores"] >= 1
+    (rows,) = tmp_path.glob("*-cuda-rehearsal.json")
+    sides = {row["case"]: row["sides"] for row in json.loads(rows.read_text())["rows"]}
+    assert {"normal_, 1,000 tensors", suites.TORCH_TRUNCATES.name} <= sides.keys()
+    assert "median" in sides["normal_, 1,000 tensors"]["fastinit by key"]
+
+
+class Device:
+    """A device whose queue is worked off only when `left` calls have passed: a stand-in for torch.cuda."""
+
+    def __init__(self, begins_after: dict[int, int]) -> None:
+        self.begins_after, self.slept, self.enqueued = begins_after, [], 0
+
+    def Event(self, enable_timing):
+        device = self
+
+        class Event:
+            def record(self):
+                pass
+
+            def query(self):
+                return device.enqueued > device.begins_after[device.slept[-1]]
+
+            def synchronize(self):
+                pass
+
+            def elapsed_time(self, end):
+                return 2.5
+
+        return Event()
+
+    def _sleep(self, cycles):
+        self.slept.append(cycles)
+        self.enqueued = 0
+
+    def synchronize(self):
+        pass
+
+
+def test_the_device_is_timed_alone(monkeypatch):
+    """The pause grows until every call is in the queue before the device begins."""
+    device = Device({1: 5, 10: 50, 100: 50})
+    monkeypatch.setattr(on_device.torch, "cuda", device)
+
+    def call():
+        device.enqueued += 1
+
+    timing = on_device.timed(call, 20, (1, 10, 100))
+    assert timing.seconds == pytest.approx(2.5e-3) and timing.overlapped and device.slept == [1, 10]
+    assert timing.host_seconds > 0
+    device.slept.clear()
+    assert not on_device.timed(call, 60, (1, 10, 100)).overlapped and device.slept == [1, 10, 100]
+
+
+def test_times_on_a_device_are_shown(monkeypatch):
+    """A row of the suite cuda, on the CPU but for its clock."""
+    monkeypatch.setattr(
+        on_device, "timed", lambda call, calls, sleeps: call() is None or on_device.Timing(1e-3, 4e-6, False)
+    )
+    row = Row("cuda", suites.NORMAL, (64, 64), sides=(FILL, TORCH, FASTINIT), threads=1)
+    monkeypatch.setattr("benchmarks.measure.on_a_gpu", lambda row: True)
+    its = measure(row)["sides"]["fastinit"]
+    assert its["host_seconds"] > 0 and its["without_the_host"] is False
+    shown = report.general([row.describe() | {"sides": {"torch": its, "fastinit": its}, "requirements": []}])
+    assert "host, a call: torch, fastinit" in shown and "*, " in shown
 
 
 def test_rows_for_a_gpu_on_the_cpu(capsys):

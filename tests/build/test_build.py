@@ -105,6 +105,21 @@ def test_two_at_a_time(project: Path) -> None:
     assert answer(project) == 84
 
 
+def test_in_place_without_setuptools(project: Path) -> None:
+    program = (
+        "import sys, runpy; sys.modules['setuptools'] = None; sys.argv = ['setup.py', 'inplace']; "
+        "runpy.run_path('setup.py')"
+    )
+    environment = os.environ | {"FASTINIT_CUDA": "0"}
+    for done in (
+        subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+        for command in ([sys.executable, "-c", program], COMMAND)
+    ):
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert answer(project) == 84
+    assert "no work to do" in done.stdout, "both build in the same place"
+
+
 @pytest.mark.parametrize(
     ("before", "expected"),
     [

@@ -175,6 +175,30 @@ def test_orthogonal_agrees_with_the_cpu_to_rounding(dtype):
     assert (q.T @ q - torch.eye(200, device="cuda", dtype=torch.float64)).abs().max() < 32 * eps
 
 
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+def test_orthogonal_under_autocast(dtype):
+    def draw() -> Tensor:
+        tensor = torch.empty(700, 500, dtype=dtype, device="cuda")
+        return fastinit.orthogonal_(tensor, generator=torch.Generator())
+
+    expected = draw()
+    with torch.autocast("cuda", torch.bfloat16):
+        assert_same(draw(), expected)
+
+
+@pytest.mark.parametrize("library", ["cublas", "cublaslt"])
+def test_orthogonal_has_float32_s_accuracy_where_tf32_is_allowed(library):
+    previous = torch.backends.cuda.preferred_blas_library(), torch.get_float32_matmul_precision()
+    torch.backends.cuda.preferred_blas_library(library)
+    torch.set_float32_matmul_precision("high")
+    try:
+        q = fastinit.orthogonal_(torch.empty(1024, 1024, device="cuda")).double()
+    finally:
+        torch.backends.cuda.preferred_blas_library(previous[0])
+        torch.set_float32_matmul_precision(previous[1])
+    assert (q.T @ q - torch.eye(1024, device="cuda", dtype=torch.float64)).abs().max() <= 1e-6
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Streams, devices, memory
 

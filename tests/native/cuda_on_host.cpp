@@ -71,8 +71,10 @@ void fill_map(const Map& map, const Keys& key, const Sparse<R>& d) {
 template <class T, class D>
 void fill(const Region& region, void* data, Key key, const D& d) {
   const Keys keys(key, [](uint32_t x) { return x; });
-  for_each_map<T, blocks_of_pack<T, D>>(region, static_cast<T*>(data),
-                                        [&](const auto& map) { fill_map(map, keys, d); });
+  with_cheapest(d, [&](const auto& cheapest) {
+    for_each_map<T, blocks_of_pack<T, D>>(region, static_cast<T*>(data),
+                                          [&](const auto& map) { fill_map(map, keys, cheapest); });
+  });
 }
 
 template <class T, class R>

@@ -1,6 +1,8 @@
-"""Programs that initialise a model on several ranks. test_sharded_programs.py starts them: torchrun FILE DIRECTORY NAME...
+"""Programs that initialise a model on four ranks, by name:
 
-Each rank writes what went wrong in which program to a file in the directory.
+    PYTHONPATH=python:tests/support torchrun --standalone --nproc-per-node=4 tests/support/sharded_programs.py DIRECTORY NAME...
+
+Each rank writes to a file in the directory what went wrong in which program; null stands for nothing.
 """
 
 from __future__ import annotations
