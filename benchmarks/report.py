@@ -24,11 +24,11 @@ TITLES = {
 ABOUT = {
     "must": "Median times. The instruction set avx2 has to reach 60% of what is required of the best one.",
     "orthogonal": "Median times. `product` is one matrix product of the same size: m × n by n × n for n ≤ m.",
+    "cuda": "Median times on the device. *: it waited for the host, whose time is in them.",
     "orthogonal batches": "Median times for all matrices: torch one after the other, fastinit in one call.",
     "orthogonal parts": "Median times of the whole, and of the last of 2 to 32 ranks. That one has most to do where its part\n"
     "is columns, of a matrix with no fewer rows than columns; or rows, of one with no fewer columns than rows. All\n"
     "rows of the others, or columns, cost the same.",
-    "cuda": "Median times on the device. *: it waited for the host, whose time is in them.",
     "small": "Medians for a whole call from Python, float32: torch → fastinit (ratio).",
 }
 

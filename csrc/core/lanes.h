@@ -52,6 +52,16 @@ struct Portable {
     for (int i = 0; i < Blocks; ++i) r.v[i] = static_cast<uint64_t>(i);
     return r;
   }
+  // Blocks with the numbers at p, in the same lanes.
+  static FASTINIT_INLINE U64 blocks_at(const uint32_t* p) { return U64::load(p); }
+  // For lane i the lowest bit of bits(i); vectors ask for their first lane's and take the others' from the bits above it.
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
+    M32 r;
+    FASTINIT_UNROLL
+    for (int i = 0; i < 2 * Blocks; ++i) r.v[i] = (bits(i) & 1) != 0;
+    return r;
+  }
 };
 
 // clang-format off
@@ -109,6 +119,15 @@ FASTINIT_EACH(bool, ((a.v[i] >> Bit) & 1) != 0)
 template <class T, int N>
 FASTINIT_INLINE Array<T, N> select(Array<bool, N> mask, Array<T, N> yes, Array<T, N> no)
 FASTINIT_EACH(T, mask.v[i] ? yes.v[i] : no.v[i])
+
+// Bit i for lane i.
+template <int N>
+FASTINIT_INLINE uint64_t lane_bits(Array<bool, N> mask) {
+  uint64_t bits = 0;
+  FASTINIT_UNROLL
+  for (int i = 0; i < N; ++i) bits |= static_cast<uint64_t>(mask.v[i]) << i;
+  return bits;
+}
 
 #define FASTINIT_UNARY(RESULT, NAME, TYPE, EXPRESSION) \
   template <int N> FASTINIT_INLINE Array<RESULT, N> NAME(Array<TYPE, N> a) FASTINIT_EACH(RESULT, EXPRESSION)

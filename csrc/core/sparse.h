@@ -63,6 +63,10 @@ struct Sparse {
     return {wide + static_cast<uint32_t>(rest / narrow), static_cast<uint32_t>(rest % narrow)};
   }
 
+  FASTINIT_INLINE uint64_t number(Cell c) const {
+    return static_cast<uint64_t>(c.high) * narrow + (c.high < wide ? c.high : wide) + c.low;
+  }
+
   // The cell of the next number.
   FASTINIT_INLINE Cell next(Cell c) const {
     const bool last = c.low + 1 == narrow + (c.high < wide ? 1 : 0);
@@ -96,16 +100,37 @@ struct Sparse {
       if (i % 2 == 0) {
         low = move<G>(high, low, shift<G>(high, add, times));
       } else {
-        const U32 flipped = high ^ shift_right(mix(low, add, times), 32 - high_bits);
-        if constexpr (G == Grid::ragged) {  // the last column of cells is not complete: there, high stays
-          high = select(less(low, U32(narrow)), flipped, high);
-        } else {
-          high = flipped;
-        }
+        high = high ^ flip<G>(low, add, times);
       }
     }
     return less(high, U32(zero_high) + select(less(low, U32(zero_low)), U32(1u), U32(0u)));
   }
+
+  // And back: the row that goes to the cell (to_high, low), where `last` is the last round's flip for this `low`.
+  template <Grid G, int Rounds, class U32, class K>
+  FASTINIT_INLINE U32 row_sent_to(uint32_t to_high, U32 last, U32 low, const K& key) const {
+    U32 high = U32(to_high) ^ last;
+    FASTINIT_UNROLL
+    for (int i = Rounds - 2; i >= 0; --i) {
+      const U32 add = key(2 * i), times = key(2 * i + 1);
+      if (i % 2 == 0) {
+        low = move_back<G>(high, low, shift<G>(high, add, times));
+      } else {
+        high = high ^ flip<G>(low, add, times);
+      }
+    }
+    const U32 before = high * U32(narrow) + low;
+    if constexpr (G == Grid::ragged) return before + min(high, U32(wide));
+    return before;
+  }
+  // What a round does to `high`. The last column of cells is not complete: there, high stays.
+  template <Grid G, class U32>
+  FASTINIT_INLINE U32 flip(U32 low, U32 add, U32 times) const {
+    const U32 bits = shift_right(mix(low, add, times), 32 - high_bits);
+    if constexpr (G == Grid::ragged) return select(less(low, U32(narrow)), bits, U32(0u));
+    return bits;
+  }
+  uint32_t highs() const { return uint32_t{1} << high_bits; }
 
  private:
   // The high bits depend on all bits of v and of both key words.
@@ -125,6 +150,12 @@ struct Sparse {
     const U32 sum = low + by;
     if constexpr (G == Grid::power_of_two) return sum & U32(narrow - 1);
     return min(sum, sum - width<G>(high));
+  }
+  template <Grid G, class U32>
+  FASTINIT_INLINE U32 move_back(U32 high, U32 low, U32 by) const {
+    const U32 difference = low - by;
+    if constexpr (G == Grid::power_of_two) return difference & U32(narrow - 1);
+    return min(difference, difference + width<G>(high));
   }
 };
 

@@ -11,8 +11,8 @@ namespace {
 // The elements of a run from its block boundary on, relative to which everything below counts:
 // element k of the frame is logical index first_block * elements_per_block + k, and stands at out[k - skipped].
 
-template <class T, class D>
-void fill_elementwise(T* out, const Run<ArithmeticFor<T>>& run, const D& distribution, bool streaming) {
+template <class T, class Run, class D>
+void fill_elementwise(T* out, const Run& run, const D& distribution, bool streaming) {
   using R = ArithmeticFor<T>;
   constexpr int group = group_size<R>, per_block = elements_per_block<R>;
   const int64_t begin = run.skipped(), end = begin + run.n;
@@ -49,12 +49,12 @@ void fill_elementwise(T* out, const Run<ArithmeticFor<T>>& run, const D& distrib
   if (at < end) partial(at, at, end);
 }
 
-template <class T, class R>
-void fill_segment(T* out, const Run<R>& run, const Uniform<R>& d, bool streaming) {
+template <class T, class Run, class R>
+void fill_segment(T* out, const Run& run, const Uniform<R>& d, bool streaming) {
   fill_elementwise(out, run, d, streaming);
 }
-template <class T, class R>
-void fill_segment(T* out, const Run<R>& run, const Normal<R>& d, bool streaming) {
+template <class T, class Run, class R>
+void fill_segment(T* out, const Run& run, const Normal<R>& d, bool streaming) {
   fill_elementwise(out, run, d, streaming);
 }
 }  // namespace

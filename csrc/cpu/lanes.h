@@ -23,12 +23,15 @@ namespace {
 #if defined(__AVX512F__)
 using Lanes = Interleaved<Avx512, 4>;
 using LanesForFew = Interleaved<Avx512, 2>;
+using LanesOf16 = Interleaved<Avx512, 1>;
 #elif defined(__AVX2__)
 using Lanes = Interleaved<Avx2, 2>;
 using LanesForFew = Interleaved<Avx2, 2>;
+using LanesOf16 = Interleaved<Avx2, 2>;
 #else
 using Lanes = Portable<4>;
 using LanesForFew = Portable<4>;
+using LanesOf16 = Portable<8>;
 #endif
 
 #if defined(__x86_64__)

@@ -34,6 +34,15 @@ struct Avx2 {
 
   // See Avx512: unpacking within 128-bit lanes then gives memory order.
   static FASTINIT_INLINE U64 block_offsets() { return _mm256_setr_epi64x(0, 2, 1, 3); }
+  static FASTINIT_INLINE U64 blocks_at(const uint32_t* p) {
+    return _mm256_permute4x64_epi64(load_words(p, uint64_t()), 0xD8);
+  }
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i own = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits(0))), bit);
+    return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(own, bit))};
+  }
 
   // clang-format off
 #define FASTINIT_OP(RESULT, NAME, PARAMETERS, EXPRESSION) \
@@ -70,6 +79,7 @@ struct Avx2 {
   FASTINIT_OP(M64, less, (F64 a, F64 b), _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))
   FASTINIT_OP(M64, less_equal, (F64 a, F64 b), _mm256_cmp_pd(a.v, b.v, _CMP_LE_OQ))
 
+  FASTINIT_OP(uint64_t, lane_bits, (M32 m), static_cast<uint32_t>(_mm256_movemask_ps(m.v)))
   FASTINIT_OP(M32, operator&, (M32 a, M32 b), _mm256_and_ps(a.v, b.v))
   FASTINIT_OP(M32, operator|, (M32 a, M32 b), _mm256_or_ps(a.v, b.v))
   FASTINIT_OP(M32, operator!, (M32 a), _mm256_xor_ps(a.v, _mm256_set1_ps(-0.0f)))

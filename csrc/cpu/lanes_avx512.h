@@ -42,6 +42,15 @@ struct Avx512 {
   // Unpacking low and high halves of 128-bit lanes puts results into memory order when the even 64-bit
   // lanes hold the first four blocks and the odd ones the next four.
   static FASTINIT_INLINE U64 block_offsets() { return _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7); }
+  static FASTINIT_INLINE U64 blocks_at(const uint32_t* p) {
+    const __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_maskz_permutexvar_epi32(
+        0x5555, _mm512_setr_epi32(0, 0, 4, 0, 1, 0, 5, 0, 2, 0, 6, 0, 3, 0, 7, 0), words);
+  }
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
+    return {static_cast<__mmask16>(bits(0))};
+  }
 
   // clang-format off
 #define FASTINIT_OP(RESULT, NAME, PARAMETERS, EXPRESSION) \
@@ -79,6 +88,7 @@ struct Avx512 {
   FASTINIT_OP(M64, less, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ))
   FASTINIT_OP(M64, less_equal, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LE_OQ))
 
+  FASTINIT_OP(uint64_t, lane_bits, (M32 m), m.v)
   FASTINIT_OP(M32, operator&, (M32 a, M32 b), static_cast<__mmask16>(a.v & b.v))
   FASTINIT_OP(M32, operator|, (M32 a, M32 b), static_cast<__mmask16>(a.v | b.v))
   FASTINIT_OP(M32, operator!, (M32 a), static_cast<__mmask16>(~a.v))

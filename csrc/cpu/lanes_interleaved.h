@@ -42,6 +42,17 @@ struct Interleaved {
     }
     return r;
   }
+  static FASTINIT_INLINE U64 blocks_at(const uint32_t* p) {
+    U64 r;
+    for (int i = 0; i < N; ++i) r.v[i] = L::blocks_at(p + i * L::blocks);
+    return r;
+  }
+  template <class F>
+  static FASTINIT_INLINE M32 mask_of(const F& bits) {
+    M32 r;
+    for (int i = 0; i < N; ++i) r.v[i] = L::mask_of([&](int lane) { return bits(i * L::M32::lanes + lane); });
+    return r;
+  }
 };
 
 // clang-format off
@@ -95,6 +106,12 @@ FASTINIT_INLINE int store_selected(uint32_t* p, Bundle<M, N> mask, Bundle<X, N> 
   return count;
 }
 
+template <class M, int N>
+FASTINIT_INLINE uint64_t lane_bits(Bundle<M, N> mask) {
+  uint64_t bits = 0;
+  for (int i = 0; i < N; ++i) bits |= lane_bits(mask.v[i]) << (i * M::lanes);
+  return bits;
+}
 template <class T, class M, int N>
 FASTINIT_INLINE void store_zeros(T* p, Bundle<M, N> mask) {
   for (int i = 0; i < N; ++i) store_zeros(p + i * M::lanes, mask.v[i]);

@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "cpu/run.h"
+#include "cpu/batch.h"
 
 namespace fastinit::FASTINIT_TARGET {
 namespace {
@@ -21,6 +21,15 @@ FASTINIT_INLINE Pair<Lanes::U64> element_offsets(double) {
 
 // The bits of single elements, given by their offsets in the frame.
 template <class R>
+FASTINIT_INLINE Words<LanesForFew> words_for_few(const Scattered<R>& run, LanesForFew::U64 offsets,
+                                                 uint32_t draw, Purpose purpose) {
+  using U64 = LanesForFew::U64;
+  alignas(64) uint32_t of[2 * U64::lanes], low[U64::lanes];
+  store(of, interleave(offsets, offsets));
+  for (int i = 0; i < U64::lanes; ++i) low[i] = run.low[of[2 * i] / elements_per_block<R>];
+  return words_of<LanesForFew>(U64::load(low), U64(uint64_t{run.high}), draw, purpose, run.keys);
+}
+template <class R>
 FASTINIT_INLINE Words<LanesForFew> words_for_few(const Run<R>& run, LanesForFew::U64 offsets, uint32_t draw,
                                                  Purpose purpose) {
   using U64 = LanesForFew::U64;
@@ -28,16 +37,18 @@ FASTINIT_INLINE Words<LanesForFew> words_for_few(const Run<R>& run, LanesForFew:
   const U64 low = U64(run.first_block() & low_half) + shift_right<shift>(offsets & U64(low_half));
   return words_of<LanesForFew>(low, U64(run.first_block() >> 32), draw, purpose, run.keys);
 }
-FASTINIT_INLINE Pair<LanesForFew::U32> pairs_for_few(const Run<float>& run, LanesForFew::U32 offsets,
-                                                     uint32_t draw, Purpose purpose) {
+template <class Run>
+FASTINIT_INLINE Pair<LanesForFew::U32> pairs_for_few(const Run& run, LanesForFew::U32 offsets, uint32_t draw,
+                                                     Purpose purpose) {
   const auto of = [&](LanesForFew::U64 o) __attribute__((always_inline)) {
     return pair_of(words_for_few(run, o, draw, purpose), o);
   };
   const auto a = of(even(offsets)), b = of(odd(offsets));
   return {interleave(a.first, b.first), interleave(a.second, b.second)};
 }
-FASTINIT_INLINE Pair<LanesForFew::U64> pairs_for_few(const Run<double>& run, LanesForFew::U64 offsets,
-                                                     uint32_t draw, Purpose purpose) {
+template <class Run>
+FASTINIT_INLINE Pair<LanesForFew::U64> pairs_for_few(const Run& run, LanesForFew::U64 offsets, uint32_t draw,
+                                                     Purpose purpose) {
   return bits_of<LanesForFew, double>(words_for_few(run, offsets, draw, purpose));
 }
 
@@ -46,8 +57,8 @@ constexpr int chunk_size = 4096;
 
 // Rejection sampling of one chunk: all elements once, then those that were rejected, gathered, again and
 // again. Redoing whole vectors instead would cost a vector for nearly every element rejected.
-template <Proposal P, class T, class D>
-void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distribution) {
+template <Proposal P, class T, class Run, class D>
+void fill_by_rejection(T* out, const Run& run, const D& distribution) {
   using R = ArithmeticFor<T>;
   constexpr int group = group_size<R>, per_block = elements_per_block<R>;
   constexpr bool needs_coin = P != Proposal::normal;
@@ -111,8 +122,8 @@ void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const D& distri
   }
 }
 
-template <class T>
-void fill_by_rejection(T* out, const Run<ArithmeticFor<T>>& run, const TruncatedNormal<ArithmeticFor<T>>& d) {
+template <class T, class Run>
+void fill_by_rejection(T* out, const Run& run, const TruncatedNormal<ArithmeticFor<T>>& d) {
   switch (d.proposal) {
     case Proposal::normal:
       return fill_by_rejection<Proposal::normal>(out, run, d);
@@ -144,6 +155,15 @@ void in_chunks(T* out, Run<ArithmeticFor<T>> run, bool streaming, const F& fill)
 template <class T, class R>
 void fill_segment(T* out, const Run<R>& run, const TruncatedNormal<R>& d, bool streaming) {
   in_chunks(out, run, streaming, [&](T* to, const Run<R>& part) { fill_by_rejection(to, part, d); });
+}
+template <class T, class R>
+void fill_segment(T* out, Scattered<R> run, const TruncatedNormal<R>& d, bool) {
+  for (int64_t rest = run.n; rest > 0; rest -= run.n) {
+    run.n = smaller(rest, int64_t{chunk_size});
+    fill_by_rejection(out, run, d);
+    out += run.n;
+    run.low += run.n / elements_per_block<R>;
+  }
 }
 
 }  // namespace

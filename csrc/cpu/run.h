@@ -1,4 +1,4 @@
-// Runs of consecutive indices, and tiles of them: what the loops of the distributions fill.
+// Runs of consecutive indices: what the loops of the distributions fill.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@ constexpr uint64_t low_half = 0xFFFFFFFFu;
 
 // std::min and std::max are symbols that all instruction sets share, where they are not inlined.
 template <class T>
-FASTINIT_INLINE T smaller(T a, T b) {
+FASTINIT_INLINE constexpr T smaller(T a, T b) {
   return b < a ? b : a;
 }
 template <class T>
-FASTINIT_INLINE T larger(T a, T b) {
+FASTINIT_INLINE constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
 
@@ -77,39 +77,6 @@ void fill_run(T* out, uint64_t first, int64_t n, const Keys& keys, const D& dist
     first += static_cast<uint64_t>(part);
     n -= part;
   }
-}
-
-// Rows of `columns` consecutive indices each; a row's first index is `down` after that of the row before.
-struct Box {
-  uint64_t first;
-  int64_t down, columns, rows;
-};
-
-// Room for the values of a box, in the nearest caches.
-template <class T>
-struct Tile {
-  static constexpr int64_t per_block = elements_per_block<ArithmeticFor<T>>,
-                           group = group_size<ArithmeticFor<T>>;
-  // Whole groups. A row that begins within a block brings the rest of that block along, within this width.
-  static constexpr int64_t width = group < 128 ? 128 : group;
-  // Not a power of two, whose multiples would meet in few sets of the cache.
-  static constexpr int64_t pitch = width + 64 / static_cast<int64_t>(sizeof(T));
-  static constexpr int64_t rows = 256 / static_cast<int64_t>(sizeof(T));
-
-  alignas(64) T values[rows * pitch];
-};
-
-template <class T, class D>
-void fill_rows(Tile<T>& tile, const Box& box, const Keys& keys, const D& distribution) {
-  T* out = tile.values;
-  uint64_t index = box.first;
-  for (int64_t i = 0; i < box.rows; ++i, out += tile.pitch, index += static_cast<uint64_t>(box.down)) {
-    fill_run(out, index, box.columns, keys, distribution, false);
-  }
-}
-template <class T, class D>
-void fill_box(Tile<T>& tile, const Box& box, const Keys& keys, const D& distribution) {
-  fill_rows(tile, box, keys, distribution);
 }
 
 }  // namespace

@@ -45,8 +45,6 @@ namespace {
 
 using at::Tensor;
 
-std::atomic<bool> torch_multiplies{false};
-
 // Fills q, the tall matrix, with gain times the Q of that Gaussian matrix, which is drawn in its place.
 template <class Algebra>
 void fill_matrix(const typename Algebra::Space& space, const typename Algebra::Matrix& q,
@@ -120,11 +118,6 @@ void fill_small(const Tensor& self, const Gaussian& gaussian, const Gain& gain,
 
 }  // namespace
 
-bool multiplies_itself(const Tensor& self) {
-  return self.is_cpu() && !self.is_complex() && !torch_multiplies;
-}
-bool multiply_by_torch(bool always) { return torch_multiplies.exchange(always); }
-
 void fill_whole(const Tensor& self, const Gaussian& gaussian, const Gain& gain) {
   with_algebra(self, [&]<class Algebra>(Kind<Algebra>, const auto& space, const at::TensorOptions& options) {
     const bool in_place = can_be_viewed(self, {gaussian.rows, gaussian.cols}, options);
@@ -148,6 +141,15 @@ void fill_batch(const Tensor& self, const Gaussian& gaussian, const Gain& gain) 
     for (int64_t i = 0; i < count; ++i) fill_whole(self.select(0, i), gaussian.after(i), gain);
   });
 }
+
+namespace {
+
+std::atomic<bool> torch_multiplies{false};
+
+}  // namespace
+
+bool multiply_by_torch(bool always) { return torch_multiplies.exchange(always); }
+bool multiplied_by_torch() { return torch_multiplies; }
 
 void orthogonal(const Tensor& self, double gain, const Draw& draw, const Part& part, bool batch) {
   if (self.numel() == 0) return;

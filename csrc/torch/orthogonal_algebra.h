@@ -237,7 +237,25 @@ class Native {
   cpu::Multiplier<T> multiply_;
 };
 
-// Aten: torch's products, for complex ones and those on other devices.
+// Whether all products are torch's, on the CPU too: for tests of the path that other devices take.
+bool multiplied_by_torch();
+
+// Where cuBLASLt is preferred, torch asks the switch to TF32 and not the guard (bgemm_internal_cublaslt in CUDABlas.cpp).
+inline bool tf32_without_guard(const at::Tensor& x) {
+  at::Context& context = at::globalContext();
+  return x.is_cuda() && x.scalar_type() == at::kFloat &&
+         context.float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
+             at::Float32Precision::TF32 &&
+         context.blasPreferredBackend() == at::BlasBackend::Cublaslt;
+}
+
+// a b; in double, if it would be rounded to TF32.
+inline at::Tensor full_product(const at::Tensor& a, const at::Tensor& b) {
+  if (!tf32_without_guard(a) && !tf32_without_guard(b)) return a.matmul(b);
+  return a.to(at::kDouble).matmul(b.to(at::kDouble)).to(at::kFloat);
+}
+
+// Aten: complex ones, and those on other devices.
 class Aten {
  public:
   struct Matrix {
@@ -281,20 +299,21 @@ class Aten {
   static Matrix adjoint(const Matrix& a) { return a.t.mH(); }
   static void copy(const Matrix& to, const Matrix& from) { to.t.copy_(from.t); }
 
-  Aten(Space space, int64_t, int64_t, int64_t) : space_(space), in_double_(tf32_without_guard()) {}
+  Aten(Space space, int64_t, int64_t, int64_t) : space_(space) {}
 
   void multiply(const Matrix& c, const Matrix& a, const Matrix& b, double alpha, bool add) {
     at::Tensor result = c.t;
-    if (in_double_) {
-      const at::Tensor product = matmul(a.t, b.t).mul_(alpha);
-      return void(add ? result.add_(product) : result.copy_(product));
+    if (tf32_without_guard(result)) {
+      const at::Tensor product = full_product(a.t, b.t).mul_(alpha);
+      add ? result.add_(product) : result.copy_(product);
+    } else {
+      result.addmm_(a.t, b.t, /*beta=*/add ? 1 : 0, alpha);
     }
-    result.addmm_(a.t, b.t, /*beta=*/add ? 1 : 0, alpha);
   }
   void postmultiply(const Matrix& c, const Matrix& a, const Matrix& b, double alpha) {
-    c.t.copy_(matmul(a.t, b.t).mul_(alpha));
+    c.t.copy_(full_product(a.t, b.t).mul_(alpha));
   }
-  void premultiply(const Matrix& a, const Matrix& b) { b.t.copy_(matmul(a.t, b.t)); }
+  void premultiply(const Matrix& a, const Matrix& b) { b.t.copy_(full_product(a.t, b.t)); }
 
   Matrix v1(const Matrix& x) { return x.t.tril(); }
   Matrix t(const Matrix& v1, const Matrix& x, double gain, Diagonal& d) {
@@ -312,11 +331,13 @@ class Aten {
     const at::Tensor half = (norm - length.square() + v0.to(wide).abs().square_()).mul_(0.5);
     d = (phase * -gain).to(v0.scalar_type());
 
-    at::Tensor products = matmul(v1.t.mH(), v1.t).add_(matmul(v2.mH(), v2));
+    at::Tensor products = full_product(v1.t.mH(), v1.t).add_(full_product(v2.mH(), v2));
     products.diagonal().copy_(half);
     return at::linalg_solve_triangular(products, at::eye(b, products.options()), /*upper=*/true);
   }
-  Matrix z1(const Matrix& t, const Matrix& v1, const Diagonal& d) { return matmul(t.t, v1.t.mH()).mul_(d); }
+  Matrix z1(const Matrix& t, const Matrix& v1, const Diagonal& d) {
+    return full_product(t.t, v1.t.mH()).mul_(d);
+  }
   Matrix w(const Matrix& like) { return at::empty_like(like.t); }
   Matrix choose(const Matrix& z, Indices columns, int64_t begin) const {
     return static_cast<int64_t>(columns.size()) == z.cols ? z.t
@@ -341,31 +362,16 @@ class Aten {
   }
 
  private:
-  // Where cuBLASLt is preferred, torch asks the switch to TF32 and not the guard (bgemm_internal_cublaslt in CUDABlas.cpp).
-  bool tf32_without_guard() const {
-    at::Context& context = at::globalContext();
-    return space_.options.device().is_cuda() && space_.options.dtype() == at::kFloat &&
-           context.float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
-               at::Float32Precision::TF32 &&
-           context.blasPreferredBackend() == at::BlasBackend::Cublaslt;
-  }
-  at::Tensor matmul(const at::Tensor& a, const at::Tensor& b) const {
-    return in_double_ ? a.to(at::kDouble).matmul(b.to(at::kDouble)).to(a.scalar_type()) : a.matmul(b);
-  }
   at::TensorOptions index_options() const { return space_.options.dtype(at::kLong); }
   at::Tensor tensor(Indices indices) const {
     return at::tensor(at::IntArrayRef(indices.data(), indices.size()), at::kLong).to(space_.options.device());
   }
 
   Space space_;
-  bool in_double_;
 };
 
 template <class Algebra>
 using Kind = std::type_identity<Algebra>;
-
-// Whether that is so of tensors like this one, or else torch multiplies.
-bool multiplies_itself(const at::Tensor& self);
 
 // Calls f(Kind<Algebra>, space, options of the numbers that are computed with) for the algebra of such a tensor.
 template <class F>
@@ -373,7 +379,8 @@ void with_algebra(const at::Tensor& self, const F& f) {
   const at::ScalarType t = self.scalar_type();
   const at::TensorOptions options =
       self.options().dtype(t == at::kHalf || t == at::kBFloat16 ? at::kFloat : t);
-  if (!multiplies_itself(self)) return f(Kind<Aten>(), Aten::Space{options}, options);
+  if (!self.is_cpu() || self.is_complex() || multiplied_by_torch())
+    return f(Kind<Aten>(), Aten::Space{options}, options);
   if (t == at::kDouble) return f(Kind<Native<double>>(), Native<double>::Space(), options);
   f(Kind<Native<float>>(), Native<float>::Space(), options);
 }

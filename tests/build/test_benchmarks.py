@@ -15,7 +15,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import gpu_check, models, on_device, report, sharded, suites
+from benchmarks import gpu_check, models, on_device, parts, report, sharded, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -286,6 +286,29 @@ def test_parts_of_large_models(tmp_path: Path) -> None:
         assert row["seconds"] > 0 and row["extra_bytes"] < sharded.MIB
     text = sharded.markdown(data)
     assert text.count("| small |") == 4 and "| FSDP × TP 8 | 64 |" in text
+
+
+def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROUND_SECONDS", 0.0)
+    small = [
+        ("rows", "uniform_", lambda: parts.rows_of(suites.UNIFORM, torch.bfloat16, 3, 2**13), parts.SHORT),
+        ("halves", "normal_", lambda: parts.halves(suites.NORMAL, 64), parts.HALF),
+        ("sparse", "sparse_", lambda: parts.strips(suites.SPARSE_10, 1024), parts.STRIPS),
+    ]
+    monkeypatch.setattr(parts, "measurements", lambda: small)
+    data = parts.run()
+    assert [len(row["seconds"]) for row in data["rows"]] == [4, 3, 4]
+    assert all(limit["value"] > 0 for row in data["rows"] for limit in row["limits"])
+    text = parts.markdown(data)
+    assert all(f"## {title}" in text for title in parts.TITLES.values())
+    assert "half of the rows ÷ whole" in parts.markdown(parts.run(only="halves"))
+
+
+def test_wrong_parts_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    part_of = fastinit.part_of
+    monkeypatch.setattr(fastinit, "part_of", lambda local, shape, offset: part_of(local, shape, (0, 0)))
+    with pytest.raises(ValueError, match="not the values of the whole"):
+        parts.halves(suites.NORMAL, 64)
 
 
 # ---- The check of a machine with a GPU -------------------------------------------------------------------------------
