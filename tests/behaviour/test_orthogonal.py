@@ -523,6 +523,20 @@ def test_parts_along_the_shorter_side_agree_to_rounding(
         assert error(together) <= 5e-7
 
 
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("shape", WHOLES, ids=str)
+def test_parts_with_products_by_torch(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    whole = orthogonal(*shape, dtype=dtype)
+    with products_by_torch():
+        for dim, size in enumerate(shape):
+            for cut in (*cuts(size, 2), [(0, 1), (size // 2, size // 3)]):
+                index = torch.cat([torch.arange(first, first + length) for first, length in cut])
+                found = part(shape, *along(shape, dim, cut), dtype=dtype)
+                assert (found - whole.index_select(dim, index)).abs().max() < ROUNDING[dtype]
+        batch = batched(2, *shape, dtype=dtype)
+    assert (batch - batched(2, *shape, dtype=dtype)).abs().max() < ROUNDING[dtype]
+
+
 @pytest.mark.parametrize("instruction_set", CAPABILITIES)
 @pytest.mark.parametrize("shape", [(40, 40), (300, 200), (200, 300)], ids=str)
 def test_parts_on_every_instruction_set_and_number_of_threads(
