@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine, models, parts, plots, report, sharded
+from benchmarks import deferred, machine, models, parts, plots, report, sharded
 from benchmarks.cases import Row
 from benchmarks.fits import fits
 from benchmarks.measure import Options, Results
 from benchmarks.suites import SUITES
 
 # With measurements and a table of their own.
-APART: dict[str, Any] = {"models": models, "sharded": sharded, "parts": parts}
+APART: dict[str, Any] = {"models": models, "deferred": deferred, "sharded": sharded, "parts": parts}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("files", nargs="*", type=Path, help="render: the JSON files whose Markdown and pictures to make anew")
     about = "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())
     about += "; models: what whole models have to reach, at 1.5 to 4.6 G parameters"
+    about += "; deferred: the same built without memory, and what a rank of 512 draws of Llama-3 70B"
     about += "; sharded: one rank's parts of Llama 3, on 8 to 4,096 ranks"
     about += "; parts: rows of 8 to 4,096 values, halves, strips of sparse_"
     add("--suite", choices=(*SUITES, *APART), help=f"{about}; default: must, or with --device cuda: cuda")

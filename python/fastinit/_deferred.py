@@ -16,11 +16,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fastinit import _enabled
 from fastinit._enabled import fill as fills
+from fastinit._enabled import patch
 from fastinit._enabled.memory import runs
 from fastinit._parts import Part, is_part
 from fastinit._steps import (
@@ -37,8 +39,7 @@ from fastinit._steps import (
     stand_in,
 )
 from fastinit._warn import program_line
-from fastinit.keys import canonical_name
-from fastinit.recipe import Recipe, named_attributes, named_tensors
+from fastinit.recipe import Recipe, by_first_name, named_attributes, named_tensors
 
 aten = torch.ops.aten
 EMPTY = {
@@ -412,8 +413,6 @@ class Thread(threading.local):
 
 
 thread = Thread()
-lock = threading.Lock()
-users = 0  # blocks that are open, in all threads
 
 
 def _fill(tensor: Any) -> Fill | None:
@@ -423,60 +422,51 @@ def _fill(tensor: Any) -> Fill | None:
     return None if is_other(local) or local.layout != torch.strided else Fill(thread.logs[-1], tensor)
 
 
-def _reads(beneath: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that leaves torch with the values: on a deferred tensor, with those drawn here and now."""
+fills.deferring = _fill
 
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if thread.logs and self.is_meta and not is_other(self):
-            drawn = thread.logs[-1].draw(self)
+
+# ---- Values that come from Python and go there, which no dispatch mode sees ----------------------------------
+
+
+READING = ("numpy", "tolist", "__array__", "__dlpack__")
+MAKING = {torch.tensor, torch.as_tensor, torch.asarray}
+
+
+def method(func: Any, names: tuple[str, ...]) -> Any:
+    """Torch's own method, if a function is one of these. What a mode is shown is what the class has, perhaps somebody's patch."""
+    for name in names:
+        if func is getattr(Tensor, name):
+            return getattr(torch._C.TensorBase, name, func)
+    return None
+
+
+class Values(TorchFunctionMode):
+    """Sees the functions of a block: torch's own mechanism, so nothing of torch's is exchanged for it."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if (reads := method(func, READING)) and args[0].is_meta and not is_other(args[0]):
+            drawn = self.log.draw(args[0]).requires_grad_(args[0].requires_grad)
             with _disable_current_modes():
-                return beneath(drawn.requires_grad_(self.requires_grad), *args, **kwargs)
-        return beneath(self, *args, **kwargs)
-
-    return method
-
-
-def _brings(beneath: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that makes a tensor of Python's numbers. On the meta device, where a deferred tensor is, they would be lost."""
-
-    def function(*args: Any, **kwargs: Any) -> Any:
-        new = args and isinstance(args[0], Tensor) and args[0].is_meta and beneath is Tensor.new_tensor
+                return reads(drawn, *args[1:], **kwargs)
+        # On the meta device, where a deferred tensor is, Python's numbers would be lost.
         device = kwargs.get("device")
-        if thread.logs and (new if device is None else torch.device(device).type == "meta"):
+        if makes := method(func, ("new_tensor",)):
+            if args[0].is_meta if device is None else torch.device(device).type == "meta":
+                kwargs["device"] = "cpu"
+            return makes(*args, **kwargs)
+        if func in MAKING and device is not None and torch.device(device).type == "meta":
             kwargs["device"] = "cpu"
-        return beneath(*args, **kwargs)
-
-    return function
+        return func(*args, **kwargs)
 
 
-PATCHES = [
-    *(
-        (Tensor, name, _reads(getattr(Tensor, name)))
-        for name in ("numpy", "tolist", "__array__", "__dlpack__")
-    ),
-    (Tensor, "new_tensor", _brings(Tensor.new_tensor)),
-    *((torch, name, _brings(getattr(torch, name))) for name in ("tensor", "as_tensor", "asarray")),
-]
-beneath: list[Any] = []  # what was in their places
-
-
-def _use(change: int) -> None:
-    global users
-    with lock:
-        before, users = users, users + change
-        fills.deferring = _fill if users else None
-        if not before:
-            beneath[:] = [owner.__dict__.get(name) for owner, name, _ in PATCHES]
-            for owner, name, ours in PATCHES:
-                setattr(owner, name, ours)
-        elif not users:
-            for (owner, name, ours), theirs in zip(PATCHES, beneath, strict=True):
-                if owner.__dict__.get(name) is not ours:  # somebody else has put something there
-                    continue
-                if theirs is None:
-                    delattr(owner, name)
-                else:
-                    setattr(owner, name, theirs)
+patch.SEEING_ONLY.add(Values)
 
 
 class Deferred:
@@ -498,16 +488,10 @@ class Deferred:
         Returns:
             A ``Recipe``.
         """
-        tensors, tied, lost = {}, {}, []
-        firsts: dict[int, str] = {}
         unregistered = ((name, t) for name, t in named_attributes(model) if t.is_meta)
-        for original, tensor in (*named_tensors(model), *unregistered):
-            name = canonical_name(original)
-            if firsts.setdefault(id(tensor), name) != name:
-                tied[name] = firsts[id(tensor)]
-                continue
-            if name in tensors:
-                raise ValueError(f"two tensors would both be called {name}")
+        named, tied = by_first_name((*named_tensors(model), *unregistered))
+        tensors, lost = {}, []
+        for name, tensor in named.items():
             try:
                 tensors[name] = self._made(tensor)
             except Lost as why:
@@ -566,10 +550,9 @@ def deferred() -> Iterator[Deferred]:
     block = Deferred()
     with ExitStack() as stack:
         stack.enter_context(_enabled.enabled())
-        _use(1)
-        stack.callback(_use, -1)
         logs = thread.logs
         logs.append(block._log)
         stack.callback(logs.remove, block._log)
+        stack.enter_context(Values(block._log))
         stack.enter_context(Recorder(block._log))
         yield block

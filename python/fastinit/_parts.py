@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import operator
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -21,6 +20,8 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Parameter
+
+from fastinit._lock import lock
 
 Run = tuple[int, int]  # the first index and how many: of the whole, along one dimension
 
@@ -269,6 +270,14 @@ def is_part(tensor: Tensor) -> bool:
     return kind is not Tensor and kind is not Parameter and isinstance(tensor, kinds())
 
 
+def local_of(tensor: Tensor) -> Tensor:
+    """What is really here of a tensor, whether or not anybody knows where it lies."""
+    if isinstance(tensor, Part):
+        return tensor.local
+    local: Tensor = tensor._local_tensor if is_part(tensor) else tensor  # type: ignore[attr-defined]
+    return local
+
+
 def here(tensor: Tensor) -> tuple[Tensor, Place | None]:
     """What is really here of a tensor, and where in the whole it lies; None if that is all of it.
 
@@ -277,9 +286,7 @@ def here(tensor: Tensor) -> tuple[Tensor, Place | None]:
     """
     if not is_part(tensor):
         return tensor, None
-    if isinstance(tensor, Part):
-        return tensor.local, tensor.place
-    return tensor._local_tensor, place_of(tensor)  # type: ignore[attr-defined]
+    return local_of(tensor), tensor.place if isinstance(tensor, Part) else place_of(tensor)
 
 
 def place_of(tensor: Any) -> Place:
@@ -404,7 +411,6 @@ def rules() -> dict[Any, Callable[..., Any]]:
 
 
 registered: set[type] = set()
-lock = threading.Lock()
 
 
 def register(kind: Any) -> None:

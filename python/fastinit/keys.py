@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from fastinit._enabled.fill import open_reports
 from fastinit._enabled.memory import extent, storage_of
 from fastinit._enabled.report import Unnamed, no_name
 from fastinit._kernels import Key, Source
+from fastinit._lock import lock
 from fastinit._parts import Part, is_part
 from fastinit._warn import program_line
 
@@ -136,7 +136,6 @@ class KeysByName:
 
 
 blocks: ContextVar[tuple[KeysByName, ...]] = ContextVar("fastinit.keys_by_name", default=())
-lock = threading.Lock()
 users = 0  # blocks that are open, in all threads
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from fastinit._enabled.report import INITIALISERS, WITHOUT_KEY, Fill
-from fastinit._parts import Part, here, is_part, part_of, place_of
+from fastinit._parts import Part, here, is_part, local_of, part_of, place_of
 from fastinit._steps import CONSTANT, Made, Step, View, constant, cut, same_bits
 from fastinit.keys import canonical_name
 
@@ -40,6 +40,25 @@ def named_attributes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 if isinstance(each, Tensor) and id(each) not in known:
                     known.add(id(each))
                     yield f"{prefix}.{name}" if prefix else name, each
+
+
+def by_first_name(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor by the first of its names, and what the other names of shared ones stand for.
+
+    Raises:
+        ValueError: if two tensors would have the same name.
+    """
+    found: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    firsts: dict[int, str] = {}
+    for original, tensor in named:
+        name = canonical_name(original)
+        first = firsts.setdefault(id(tensor), name)
+        if first != name:
+            tied[name] = first
+        elif found.setdefault(name, tensor) is not tensor:
+            raise ValueError(f"two tensors would both be called {name}")
+    return found, tied
 
 
 @dataclass
@@ -316,15 +335,9 @@ class Recipe:
 
     @classmethod
     def _of_report(cls, report: Report, model: nn.Module) -> Recipe:
-        tensors, tied = {}, {}
-        firsts: dict[int, str] = {}
-        for original, tensor in named_tensors(model):
-            name = canonical_name(original)
-            if firsts.setdefault(id(tensor), name) != name:
-                tied[name] = firsts[id(tensor)]
-                continue
-            if name in tensors:
-                raise ValueError(f"two tensors would both be called {name}")
+        named, tied = by_first_name(named_tensors(model))
+        tensors = {}
+        for name, tensor in named.items():
             made = made_by(report.last_fill(tensor), tensor)
             if made is not None and matches(made, tensor):
                 tensors[name] = made
@@ -385,13 +398,7 @@ def flat(fill: Fill) -> Iterator[Any]:
 
 def is_meta(tensor: Tensor) -> bool:
     """Whether there are no values. A DTensor knows only where it was."""
-    return here_quickly(tensor).is_meta
-
-
-def here_quickly(tensor: Tensor) -> Tensor:
-    local = tensor.local if isinstance(tensor, Part) else getattr(tensor, "_local_tensor", tensor)
-    assert isinstance(local, Tensor)
-    return local
+    return local_of(tensor).is_meta
 
 
 def kind(dtype: torch.dtype) -> str:

@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -290,14 +291,14 @@ def test_extra_functions_and_rules() -> None:
     compare(build)
 
 
-def test_blocks_leave_nothing_behind(no_trace: None) -> None:
-    before = {name: getattr(torch, name) for name in ("tensor", "as_tensor", "asarray")}
-    numpy = torch.Tensor.numpy
+def test_blocks_exchange_nothing_of_torch(no_trace: None) -> None:
+    """But for what fastinit.enabled() does."""
+    names = ("tensor", "as_tensor", "asarray")
+    before = [getattr(torch, name) for name in names]
     with fastinit.deferred(), fastinit.deferred():
-        assert torch.tensor is not before["tensor"]
-    assert all(getattr(torch, name) is function for name, function in before.items())
-    assert torch.Tensor.numpy is numpy and "numpy" not in torch.Tensor.__dict__
-    assert not torch.empty(3).is_meta and fastinit._enabled.fill.deferring is None
+        assert [getattr(torch, name) for name in names] == before
+        assert not {"numpy", "tolist", "__array__", "new_tensor"} & {*torch.Tensor.__dict__} - {"__array__"}
+    assert not torch.empty(3).is_meta and torch.tensor(2.0, device="meta").is_meta
 
 
 def test_other_threads_are_not_affected() -> None:
@@ -475,3 +476,36 @@ def test_a_tensor_that_gets_memory_once() -> None:
     model, recipe = deferred(lambda: nn.Linear(8192, 8192, bias=False))
     most = peak_extra_bytes(lambda: recipe.materialize_(model), torch.device("cpu"))
     assert most is None or most < 4 * 8192 * 8192 * 1.05
+
+
+@pytest.mark.parametrize("name", ["numpy", "tolist", "new_tensor"])
+def test_other_peoples_patches_of_methods_are_called_and_stay(name: str) -> None:
+    """Put there before a block, and within one: past its end too."""
+    original = getattr(torch.Tensor, name)
+    arguments = ([1.0],) if name == "new_tensor" else ()
+    calls: list[Any] = []
+
+    def theirs(self: torch.Tensor, *given: Any) -> Any:
+        calls.append(given)
+        return original(self, *given)
+
+    with mock.patch.object(torch.Tensor, name, theirs), fastinit.deferred():
+        getattr(torch.zeros(2), name)(*arguments)
+    assert calls == [arguments]
+    outlasting = mock.patch.object(torch.Tensor, name, theirs)
+    with fastinit.deferred():
+        outlasting.start()
+        getattr(torch.zeros(2), name)(*arguments)
+    assert calls == [arguments] * 2
+    outlasting.stop()
+    assert name not in torch.Tensor.__dict__ and getattr(torch.Tensor, name) is original
+
+
+def test_a_patch_of_torch_tensor_that_outlasts_a_block() -> None:
+    original = torch.tensor
+    with fastinit.deferred():
+        outlasting = mock.patch.object(torch, "tensor", side_effect=original)
+        outlasting.start()
+        assert torch.tensor([1.0, 2.0], device="meta").tolist() == [1.0, 2.0]
+    outlasting.stop()
+    assert torch.tensor is original

@@ -128,14 +128,16 @@ def test_the_whole_program() -> None:
             assert is_on() and not ask(is_on)
 
 
-def test_forks_beside_blocks() -> None:
+@pytest.mark.parametrize("block", ["enabled()", "keys_by_name(layer)", "deferred()"])
+def test_forks_beside_blocks(block: str) -> None:
     """A child has the lock as it was at the fork, but not the thread that held it."""
     run(
         """
         import os, signal, threading
+        layer = torch.nn.Linear(2, 2)
         def open_and_close():
             while not done:
-                with fastinit.enabled():
+                with fastinit.BLOCK:
                     pass
         done = False
         threads = [threading.Thread(target=open_and_close) for _ in range(2)]
@@ -146,13 +148,13 @@ def test_forks_beside_blocks() -> None:
                 child = os.fork()
                 if child == 0:
                     signal.alarm(20)
-                    with fastinit.enabled():
+                    with fastinit.BLOCK:
                         torch.empty(3).normal_()
                     os._exit(0)
                 assert os.waitpid(child, 0)[1] == 0
         finally:
             done = True
-        """
+        """.replace("BLOCK", block)
     )
 
 

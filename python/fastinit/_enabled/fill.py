@@ -29,8 +29,8 @@ class Thread(threading.local):
 
 thread = Thread()
 
-# While a block of fastinit.deferred is open anywhere: what stands in for a tensor that may not be there, or None.
-deferring: Callable[[Tensor], Any] | None = None
+# fastinit.deferred puts it here: what stands in for a tensor that may not be there, or None outside of its blocks.
+deferring: Callable[[Tensor], Any] = lambda tensor: None  # noqa: E731
 
 
 def open_reports() -> list[Report]:
@@ -49,7 +49,7 @@ def fill(
 ) -> Tensor:
     """Fill a tensor by fastinit, or by torch what fastinit refuses; and record it."""
     refused = None
-    deferral = None if deferring is None else deferring(tensor)
+    deferral = deferring(tensor)
     if deferral is not None:
         ours = deferral.by(ours)
     thread.busy = True

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastinit._parts import Part
+from fastinit._parts import local_of
 
 MOST_RUNS = 4096  # a view in more separate pieces is left out of the count of elements drawn again
 
@@ -85,11 +85,6 @@ class Memory:
 
     drawn: Intervals = field(default_factory=Intervals)
     fills: dict[tuple[Any, ...], Seen] = field(default_factory=dict)
-
-
-def local_of(tensor: Tensor) -> Tensor:
-    """The tensor that is really here."""
-    return tensor.local if isinstance(tensor, Part) else getattr(tensor, "_local_tensor", tensor)
 
 
 def storage_of(tensor: Tensor) -> int | None:

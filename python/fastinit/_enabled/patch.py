@@ -9,9 +9,7 @@ fill or record; looked up on the class they are what was there, so that nothing 
 from __future__ import annotations
 
 import inspect
-import os
 import sys
-import threading
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from fastinit import init
 from fastinit._enabled.fill import blocks, fill, open_reports, record, thread
 from fastinit._enabled.report import INITIALISERS
 from fastinit._enabled.strict import fell_through
+from fastinit._lock import lock
 from fastinit._parts import is_part
 from fastinit._warn import passed_over
 
@@ -236,6 +235,10 @@ class Followed(Method):
         return clone
 
 
+# Function modes that say nothing about a fill of a tensor that there is.
+SEEING_ONLY: set[type] = {DeviceContext}
+
+
 class Drawing(Method):
     """``uniform_`` and ``normal_``."""
 
@@ -245,7 +248,7 @@ class Drawing(Method):
 
     def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if (tensor.requires_grad and torch.is_grad_enabled()) or not all(  # autograd's business, or an error
-            type(mode) is DeviceContext
+            type(mode) in SEEING_ONLY
             for mode in _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         ):
             return self.call_beneath(tensor, args, kwargs)
@@ -296,10 +299,7 @@ METHODS: dict[str, Method] = {
 # ---- On and off --------------------------------------------------------------------------------------------
 
 functions = prepare()
-lock = threading.RLock()
 users = 0  # blocks that are open, in all threads, and one for the whole program
-# A child gets the lock as it is. Taken by a thread that the child does not have, it would never be free again.
-os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def install() -> None:
