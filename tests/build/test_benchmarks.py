@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import gpu_check, models, on_device, parts, report, sharded, suites
+from benchmarks import deferred, gpu_check, models, on_device, parts, report, sharded, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -273,6 +274,23 @@ def test_models_that_do_not_fit_are_skipped(monkeypatch: pytest.MonkeyPatch) -> 
     assert its["skipped"].startswith("needs 20.5 GB")
     row = {"task": "", "sides": {"fastinit": its}} | models.verdict(models.TASKS[2], {"fastinit": its})
     assert row["reached"] is None and its["skipped"] in models.line(row)
+
+
+def test_deferred_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tasks with tiny models, in this process: what they measure, and how that is shown."""
+    pytest.importorskip("transformers")
+    tiny = tuple(replace(task, settings=task.tiny, gigabytes=0) for task in deferred.TASKS)
+    monkeypatch.setattr(deferred, "TASKS", tiny)
+    monkeypatch.setattr(deferred, "in_a_process", lambda task, side: task.measure(task, side))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = deferred.run()
+    assert data["ok"]
+    for row, task in zip(data["rows"], tiny, strict=True):
+        assert {verdict["figure"] for verdict in row["verdicts"]} == {*task.least, *task.most}
+        assert all(isinstance(verdict["reached"], bool) for verdict in row["verdicts"])
+    text = deferred.markdown(data)
+    assert all(f"| {task.name} |" in text for task in tiny)
 
 
 def test_parts_of_large_models(tmp_path: Path) -> None:
