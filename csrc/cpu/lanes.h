@@ -11,12 +11,21 @@
 #elif defined(__AVX2__)
 #include "cpu/lanes_avx2.h"
 #include "cpu/lanes_interleaved.h"
+#elif defined(FASTINIT_NEON)
+#include "cpu/lanes_neon.h"
 #elif defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 namespace fastinit::FASTINIT_TARGET {
 namespace {
+
+// A round's key in memory, as operations on vectors take it.
+#if defined(FASTINIT_NEON)
+using KeyWord = Neon::Words;
+#else
+using KeyWord = uint64_t;
+#endif
 
 // As many side by side as the registers hold; for single elements, which take more of them, and of which there may be
 // few, half as many.
@@ -28,6 +37,10 @@ using LanesOf16 = Interleaved<Avx512, 1>;
 using Lanes = Interleaved<Avx2, 2>;
 using LanesForFew = Interleaved<Avx2, 2>;
 using LanesOf16 = Interleaved<Avx2, 2>;
+#elif defined(FASTINIT_NEON)
+using Lanes = Interleaved<Neon, 2>;
+using LanesForFew = Interleaved<Neon, 2>;
+using LanesOf16 = Interleaved<Neon, 2>;
 #else
 using Lanes = Portable<4>;
 using LanesForFew = Portable<4>;

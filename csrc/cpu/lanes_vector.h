@@ -1,4 +1,4 @@
-// What AVX2 and AVX-512 lanes have in common: vectors of T in a register type V, and the operations that compilers know.
+// What AVX2, AVX-512 and NEON lanes have in common: vectors of T in a register type V, and the operations that compilers know.
 #pragma once
 
 #include "core/lanes.h"

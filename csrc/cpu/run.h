@@ -39,8 +39,10 @@ void copy(T* to, const T* from, int64_t n, [[maybe_unused]] bool streaming) {
 
 // In memory, from where an operation on vectors takes them as they are. Unless they are hidden from it, the compiler makes
 // them anew for every group, which costs more than a tenth of its time.
-struct Keys : RoundKeys<uint64_t> {
-  explicit Keys(Key key) : RoundKeys(key, [](uint32_t x) { return x; }) { asm volatile("" : "+m"(*this)); }
+struct Keys : RoundKeys<KeyWord> {
+  explicit Keys(Key key) : RoundKeys(key, [](uint32_t x) { return KeyWord(x); }) {
+    asm volatile("" : "+m"(*this));
+  }
 };
 
 // A run: `n` elements with consecutive logical indices from `first`, consecutive in memory, all in blocks
