@@ -28,8 +28,13 @@ constexpr int64_t fewest_units = 4;
 // columns, unless there are many, and finds the strip's zeros anew.
 constexpr int64_t parts_per_thread = 4, parts_per_thread_of_few_strips = 1;
 constexpr int64_t many_strips = int64_t{4} << 20;  // elements
-// From this size on the tensor leaves the caches anyway, and stores that bypass them save reading it in.
+// From this size on the tensor leaves the caches anyway, and stores that bypass them save reading it in. Elsewhere than on
+// x86-64 there are no such stores, or none that the language reaches.
+#if defined(__x86_64__)
 constexpr int64_t streaming_bytes = int64_t{4} << 20;
+#else
+constexpr int64_t streaming_bytes = INT64_MAX;
+#endif
 
 // Memory that nobody has touched yet costs more than the values: the system hands it out page by page while it is
 // filled. Asked to, it hands out 2 MiB at a time, in less than half of the time (docs/cpu.md).

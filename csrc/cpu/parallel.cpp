@@ -23,6 +23,8 @@ void spin_until(const F& done) {
   for (int i = 0; i < 1 << 12 && !done(); ++i) {
 #if defined(__x86_64__)
     _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");  // takes some time, as pause does; yield takes none on most processors
 #endif
   }
 }
