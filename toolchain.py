@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,11 +93,11 @@ def output_of(command: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def instruction_sets() -> dict[str, list[str]]:
-    """The namespaces of cpu/targets.def and the flags that compile csrc/cpu/*_target.cpp for each."""
-    status, lines = output_of([*CXX, "-E", "-P", "-x", "c++", str(CSRC / "cpu" / "targets.def")])
+def instruction_sets(cxx: Sequence[str] = CXX) -> dict[str, list[str]]:
+    """The namespaces of cpu/targets.def, for this compiler, and the flags that compile csrc/cpu/*_target.cpp for each."""
+    status, lines = output_of([*cxx, "-E", "-P", "-x", "c++", str(CSRC / "cpu" / "targets.def")])
     if status != 0:
-        raise SystemExit(f"fastinit: the C++ compiler {shlex.join(CXX)} does not work: {lines}")
+        raise SystemExit(f"fastinit: the C++ compiler {shlex.join(cxx)} does not work: {lines}")
     found = re.findall(r'TARGET\((\w+), "[^"]*", "([^"]*)"', lines)
     return {target: [f"-DFASTINIT_TARGET={target}", *flags.split()] for target, flags in found}
 

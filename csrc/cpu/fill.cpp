@@ -15,7 +15,7 @@
 namespace fastinit::cpu {
 namespace {
 
-constexpr decltype(&baseline::fill_part) fill_part[] = {
+constexpr FillPart (*fill_part[])(size_t alternative, DType dtype) = {
 #define TARGET(NAMESPACE, ...) NAMESPACE::fill_part,
 #include "cpu/targets.def"
 };

@@ -11,7 +11,7 @@
 #elif defined(__AVX2__)
 #include "cpu/lanes_avx2.h"
 #include "cpu/lanes_interleaved.h"
-#elif defined(FASTINIT_NEON)
+#elif defined(__aarch64__)
 #include "cpu/lanes_neon.h"
 #elif defined(__x86_64__)
 #include <immintrin.h>
@@ -21,7 +21,7 @@ namespace fastinit::FASTINIT_TARGET {
 namespace {
 
 // A round's key in memory, as operations on vectors take it.
-#if defined(FASTINIT_NEON)
+#if defined(__aarch64__)
 using KeyWord = Neon::Words;
 #else
 using KeyWord = uint64_t;
@@ -37,7 +37,7 @@ using LanesOf16 = Interleaved<Avx512, 1>;
 using Lanes = Interleaved<Avx2, 2>;
 using LanesForFew = Interleaved<Avx2, 2>;
 using LanesOf16 = Interleaved<Avx2, 2>;
-#elif defined(FASTINIT_NEON)
+#elif defined(__aarch64__)
 using Lanes = Interleaved<Neon, 2>;
 using LanesForFew = Interleaved<Neon, 2>;
 using LanesOf16 = Interleaved<Neon, 2>;

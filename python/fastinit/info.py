@@ -50,7 +50,7 @@ def chosen_by() -> str:
     if choice := os.environ.get("FASTINIT_CPU_CAPABILITY"):
         return f"FASTINIT_CPU_CAPABILITY={choice}"
     limit = os.environ.get("ATEN_CPU_CAPABILITY")
-    return f"ATEN_CPU_CAPABILITY={limit}" if limit in ("default", "avx2") else ""
+    return f"ATEN_CPU_CAPABILITY={limit}" if limit in _C.build_info()["cpu_capabilities"][:-1] else ""
 
 
 def cpu_name() -> str:

@@ -28,7 +28,7 @@ def step(x: float, dtype: torch.dtype) -> float:
 
 
 def same_by_every_set(fill: Call, n: int, dtype: torch.dtype) -> torch.Tensor:
-    with capability("default"):
+    with capability(CAPABILITIES[0]):
         values = fill.new(n, dtype=dtype)
     for name in CAPABILITIES:
         with capability(name):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import native
-from fills import COMPLEX, FILLS, KEY, REAL, Call, assert_same, bits_of
+from fills import COMPLEX, FILLS, KEY, REAL, Call, assert_same, bits_of, plain
 from reference import bits
 
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
@@ -30,33 +30,16 @@ def run():
     library = native.library("cuda_on_host")
 
     def fill_view(fill: Call, tensor, whole=None, first=0, key=KEY):
-        view = tensor
-        whole = tuple(view.shape if whole is None else whole)
-        parameters = list(fill.parameters)
-        if fill.op == "sparse_":
-            sparsity, std = parameters
-            rows, columns = whole
-            parameters = [std, rows, columns, math.ceil(sparsity * rows), 1 + view.is_complex()]
-        if view.is_complex():
-            if fill.op == "normal_":
-                parameters[1] /= math.sqrt(2)
-            if fill.op == "sparse_":
-                parameters[0] /= math.sqrt(2)
-            view, whole, first = torch.view_as_real(view), (*whole, 2), 2 * first
-        index_strides = [math.prod(whole[d + 1 :]) for d in range(len(whole))]
-        numbers = [*view.shape, *view.stride(), *index_strides]
-        # As region_of in tensors.cpp leaves it: what is contiguous is one dimension.
-        if tuple(view.shape) == whole and view.is_contiguous():
-            numbers = [view.numel(), 1, 1]
+        data = plain(fill, tensor, whole, first)
         library.fastinit_cuda_on_host(
-            fill.op.encode(),
-            (ctypes.c_double * 5)(*parameters),
-            str(view.dtype).removeprefix("torch.").encode(),
-            len(numbers) // 3,
-            (ctypes.c_int64 * len(numbers))(*numbers),
-            ctypes.c_uint64(first),
+            data.op.encode(),
+            (ctypes.c_double * 5)(*data.parameters),
+            data.dtype.encode(),
+            len(data.region) // 3,
+            (ctypes.c_int64 * len(data.region))(*data.region),
+            ctypes.c_uint64(data.first),
             ctypes.c_uint64(key),
-            ctypes.c_void_p(view.data_ptr()),
+            ctypes.c_void_p(data.numbers.data_ptr()),
         )
         return tensor
 

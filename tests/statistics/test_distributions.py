@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 import reference
-from fills import FILLS, KEY, Call, capability, threads
+from fills import CAPABILITIES, FILLS, KEY, Call, capability, threads
 from goodness import Truncated
 
 inf = math.inf
@@ -571,5 +571,5 @@ def test_zeros_do_not_depend_on_the_values(rows: int) -> None:
 def test_these_samples_are_everybodys() -> None:
     """What was tested above is what every instruction set and number of threads gives (test_contract.py, test_threads.py)."""
     expected = sample(NORMAL, torch.float32)[:100_003]
-    with capability("default"), threads(3):
+    with capability(CAPABILITIES[0]), threads(3):
         assert np.array_equal(NORMAL.new(100_003).double().numpy(), expected)

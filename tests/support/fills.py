@@ -1,7 +1,8 @@
 """What the tests of the contract share: the fills, by key and by generator, and how their results are compared."""
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,6 +49,51 @@ FILLS = {
     "sparse": Call("sparse_", (0.3, 0.02), (*REAL, *COMPLEX), matrix=True),
 }
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in fill.dtypes]
+
+
+@dataclass(frozen=True)
+class PlainFill:
+    """A fill as the kernels get it: core/fill.h, in Python. `numbers` are the tensor's elements, or their real and imaginary
+    parts; the region's sizes, strides and index strides stand one after the other."""
+
+    op: str
+    parameters: tuple[float, ...]
+    numbers: torch.Tensor
+    region: tuple[int, ...]
+    first: int
+
+    @property
+    def dtype(self) -> str:
+        return str(self.numbers.dtype).removeprefix("torch.")
+
+
+def plain(fill: Call, tensor: torch.Tensor, whole: Sequence[int] | None = None, first: int = 0) -> PlainFill:
+    """What csrc/torch makes of a fill of a box of a tensor of shape `whole` that begins with its element `first`."""
+    whole = tuple(tensor.shape if whole is None else whole)
+    parameters = fill.parameters
+    if fill.op == "sparse_":
+        sparsity, std = parameters
+        parameters = (std, *map(float, whole), math.ceil(sparsity * whole[0]), 1.0)
+    if tensor.is_complex():
+        if fill.op == "normal_":
+            parameters = (parameters[0], parameters[1] / math.sqrt(2))
+        if fill.op == "sparse_":
+            parameters = (parameters[0] / math.sqrt(2), *parameters[1:4], 2.0)
+        tensor, whole, first = torch.view_as_real(tensor), (*whole, 2), 2 * first
+    # As region_of in torch/regions.cpp: neighbours are one dimension where memory and indices allow it.
+    dims: list[list[int]] = []
+    index_stride = 1
+    for size, stride, extent in zip(
+        reversed(tensor.shape), reversed(tensor.stride()), reversed(whole), strict=True
+    ):
+        if size != 1:
+            if dims and [stride, index_stride] == [dims[-1][0] * step for step in dims[-1][1:]]:
+                dims[-1][0] *= size
+            else:
+                dims.append([size, stride, index_stride])
+        index_stride *= extent
+    region = list(zip(*reversed(dims or [[1, 1, 1]]), strict=True))
+    return PlainFill(fill.op, parameters, tensor, (*region[0], *region[1], *region[2]), first)
 
 
 def int64(key: int) -> torch.Tensor:
