@@ -64,8 +64,7 @@ Distribution distribution(const std::string& op, const double* p, DType dtype) {
   if (op == "uniform_") return Uniform<R>::make(p[0], p[1], dtype);
   if (op == "normal_") return Normal<R>{static_cast<R>(p[0]), static_cast<R>(p[1])};
   if (op == "trunc_normal_") return TruncatedNormal<R>::make(p[0], p[1], p[2], p[3], dtype);
-  if (op == "sparse_")
-    return Sparse<R>::make(p[0], count(1), count(2), count(3), static_cast<int>(p[4]));
+  if (op == "sparse_") return Sparse<R>::make(p[0], count(1), count(2), count(3), static_cast<int>(p[4]));
   std::fprintf(stderr, "no op %s\n", op.c_str());
   std::exit(2);
 }
@@ -81,7 +80,9 @@ template <class T>
 void write_product(uint64_t key, int64_t rows, int64_t terms, int64_t columns) {
   std::vector<T> a = normal<T>(rows * terms, key), b = normal<T>(terms * columns, key + 1);
   std::vector<T> c(static_cast<size_t>(rows * columns));
-  const auto matrix = [](std::vector<T>& v, int64_t m, int64_t n) { return cpu::Matrix<T>{v.data(), m, n, n, 1}; };
+  const auto matrix = [](std::vector<T>& v, int64_t m, int64_t n) {
+    return cpu::Matrix<T>{v.data(), m, n, n, 1};
+  };
   cpu::Multiplier<T>()(matrix(c, rows, columns), matrix(a, rows, terms), matrix(b, terms, columns), 1, false);
   std::fwrite(c.data(), sizeof(T), c.size(), stdout);
   const std::vector<double> squares = cpu::lower_squares(matrix(a, rows, terms));

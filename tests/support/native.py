@@ -1,4 +1,5 @@
-"""C++ of tests/native, compiled as the extension is, for tests of what Python does not see."""
+"""C++ of tests/native, compiled as the extension is, for tests of what Python does not see, and for processors that are only
+emulated here."""
 
 import atexit
 import ctypes
@@ -9,10 +10,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import toolchain
+
+from fills import REAL, PlainFill
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +38,98 @@ def library(name: str) -> ctypes.CDLL:
     flags = ["-O1", *given, *toolchain.COMMON, "-Werror", "-fPIC", "-shared"]
     subprocess.run([*toolchain.CXX, *flags, str(source), "-o", str(output)], check=True)
     return ctypes.CDLL(str(output))
+
+
+class Machine(NamedTuple):
+    """What programs are compiled for, and how they are run."""
+
+    name: str
+    cxx: tuple[str, ...]
+    run: tuple[str, ...]
+    optimise: tuple[str, ...]
+
+    def missing(self) -> str:
+        """The first program that is not there; empty if all are."""
+        programs = [self.cxx[0], *self.run[:1]]
+        return next((program for program in programs if not shutil.which(program)), "")
+
+
+# The extension is tested here as it is. Elsewhere nothing else is.
+HERE = Machine("here", tuple(toolchain.CXX), (), ("-O1",))
+AARCH64 = Machine(
+    "aarch64",
+    ("aarch64-linux-gnu-g++",),
+    ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"),
+    ("-O3", "-DNDEBUG"),
+)
+
+
+def kernels() -> list[Path]:
+    """What is compiled once for each instruction set."""
+    return sorted(toolchain.CSRC.glob("cpu/*_target.cpp"))
+
+
+@functools.cache
+def lanes(machine: Machine, target: str) -> Path:
+    """tests/native/lanes.cpp, for one line of cpu/targets.def."""
+    output = Path(_folder, f"lanes-{machine.name}-{target}")
+    flags = ["-O1", *toolchain.COMMON, "-Werror", *toolchain.instruction_sets(machine.cxx)[target]]
+    source = ROOT / "tests" / "native" / "lanes.cpp"
+    subprocess.run([*machine.cxx, *flags, str(source), "-o", str(output)], check=True)
+    return output
+
+
+@functools.cache
+def fills(machine: Machine) -> Path:
+    """tests/native/fills.cpp with the CPU's loops, for all lines of cpu/targets.def."""
+    from torch.utils.cpp_extension import include_paths
+
+    cpu = toolchain.CSRC / "cpu"
+    jobs = [(ROOT / "tests" / "native" / "fills.cpp", [])]
+    jobs += [(cpu / f"{name}.cpp", []) for name in ("fill", "product", "target")]
+    jobs += [(cpu / "parallel.cpp", [f"-isystem{path}" for path in include_paths()])]
+    for extra in toolchain.instruction_sets(machine.cxx).values():
+        jobs += [(source, extra) for source in kernels()]
+    folder = Path(tempfile.mkdtemp(dir=_folder))
+    objects = [str(folder / f"{i}.o") for i in range(len(jobs))]
+    flags = [*machine.optimise, *toolchain.COMMON, "-Werror"]
+
+    def compile(job: tuple[Path, list[str]], output: str) -> None:
+        source, extra = job
+        subprocess.run([*machine.cxx, *flags, *extra, "-c", str(source), "-o", output], check=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile, jobs, objects))
+    output = folder / "fills"
+    subprocess.run([*machine.cxx, "-pthread", *objects, "-o", str(output)], check=True)
+    return output
+
+
+class Case(NamedTuple):
+    """A line for tests/native/fills.cpp, and how many bytes it answers."""
+
+    line: str
+    bytes: int
+
+
+def case(fill: PlainFill, key: int) -> Case:
+    """A fill of this tensor, in memory like its own, which is the answer."""
+    size, region = fill.numbers.untyped_storage().nbytes(), fill.region
+    numbers = [REAL.index(fill.numbers.dtype), key, fill.first, size, fill.numbers.storage_offset()]
+    numbers += [len(region) // 3, *region, len(fill.parameters)]
+    return Case(" ".join([fill.op, *map(str, numbers), *map(float.hex, map(float, fill.parameters))]), size)
+
+
+def run_fills(machine: Machine, target: str, cases: Sequence[Case], threads: int = 1) -> Iterator[bytes]:
+    """The answers, one after the other."""
+    command = [*machine.run, str(fills(machine)), target, str(threads)]
+    lines = "\n".join(case.line for case in cases)
+    done = subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE)
+    assert done.returncode == 0 and len(done.stdout) == sum(case.bytes for case in cases)
+    at = 0
+    for case in cases:
+        yield done.stdout[at : at + case.bytes]
+        at += case.bytes
 
 
 def symbols(path: Path, kind: str) -> set[str]:
