@@ -64,24 +64,18 @@ def test_operations_on_lanes(machine: Machine, target: str) -> None:
 
 def recorded() -> dict[str, tuple[str, Case]]:
     """The cases of tests/vectors/values.txt that need no products: what is recorded, and what the kernels are told."""
-    _, hashes = test_reproducibility.read()
-    found = {}
-    for one in test_reproducibility.cases():
-        if "orthogonal_" in one.function.name:
-            continue
+    noted: list[Case] = []
 
-        def note(
-            kernel: Callable[..., None], tensor: torch.Tensor, numbers: Any, source: Any, _: str
-        ) -> None:
-            found[str(one)] = (
-                hashes[str(one)],
-                case(plain(Call(kernel.__name__, numbers), tensor), next_key(source)),
-            )  # noqa: B023
+    def note(kernel: Callable[..., None], tensor: torch.Tensor, numbers: Any, source: Any, _: str) -> None:
+        noted.append(case(plain(Call(kernel.__name__, numbers), tensor), next_key(source)))
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_kernels, "named", note)
+    cases = [one for one in test_reproducibility.cases() if "orthogonal_" not in one.function.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_kernels, "named", note)
+        for one in cases:
             one.hash()
-    return found
+    _, hashes = test_reproducibility.read()
+    return {str(one): (hashes[str(one)], told) for one, told in zip(cases, noted, strict=True)}
 
 
 @pytest.mark.filterwarnings("ignore:mean is more than 2 std")

@@ -3,7 +3,9 @@ emulated here."""
 
 import atexit
 import ctypes
+import fcntl
 import functools
+import importlib.util
 import os
 import shlex
 import shutil
@@ -11,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,11 +65,6 @@ AARCH64 = Machine(
 )
 
 
-def kernels() -> list[Path]:
-    """What is compiled once for each instruction set."""
-    return sorted(toolchain.CSRC.glob("cpu/*_target.cpp"))
-
-
 @functools.cache
 def lanes(machine: Machine, target: str) -> Path:
     """tests/native/lanes.cpp, for one line of cpu/targets.def."""
@@ -81,28 +77,33 @@ def lanes(machine: Machine, target: str) -> Path:
 
 @functools.cache
 def fills(machine: Machine) -> Path:
-    """tests/native/fills.cpp with the CPU's loops, for all lines of cpu/targets.def."""
+    """tests/native/fills.cpp with the CPU's loops, for all lines of cpu/targets.def. It takes a minute, and stays in build/."""
     from torch.utils.cpp_extension import include_paths
 
     cpu = toolchain.CSRC / "cpu"
-    jobs = [(ROOT / "tests" / "native" / "fills.cpp", [])]
+    jobs: list[tuple[Path, list[str]]] = [(ROOT / "tests" / "native" / "fills.cpp", [])]
     jobs += [(cpu / f"{name}.cpp", []) for name in ("fill", "product", "target")]
     jobs += [(cpu / "parallel.cpp", [f"-isystem{path}" for path in include_paths()])]
     for extra in toolchain.instruction_sets(machine.cxx).values():
-        jobs += [(source, extra) for source in kernels()]
-    folder = Path(tempfile.mkdtemp(dir=_folder))
-    objects = [str(folder / f"{i}.o") for i in range(len(jobs))]
-    flags = [*machine.optimise, *toolchain.COMMON, "-Werror"]
+        jobs += [(source, extra) for source in sorted(cpu.glob("*_target.cpp"))]
+    common = [*machine.cxx, *machine.optimise, *toolchain.COMMON, "-Werror"]
+    lines = ["rule run", "  command = $run", "rule compile", "  command = $run -MD -MF $out.d -c $in -o $out"]
+    lines += ["  depfile = $out.d", "  deps = gcc"]
+    for i, (source, extra) in enumerate(jobs):
+        run = shlex.join([*common, *extra]).replace("$", "$$")
+        lines += [f"build {i}.o: compile {str(source).replace(' ', '$ ')}", f"  run = {run}"]
+    objects = [f"{i}.o" for i in range(len(jobs))]
+    run = shlex.join([*machine.cxx, "-pthread", *objects, "-o", "fills"])
+    lines += [f"build fills: run {' '.join(objects)}", f"  run = {run}", ""]
 
-    def compile(job: tuple[Path, list[str]], output: str) -> None:
-        source, extra = job
-        subprocess.run([*machine.cxx, *flags, *extra, "-c", str(source), "-o", output], check=True)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile, jobs, objects))
-    output = folder / "fills"
-    subprocess.run([*machine.cxx, "-pthread", *objects, "-o", str(output)], check=True)
-    return output
+    folder = ROOT / "build" / "native" / machine.name
+    folder.mkdir(parents=True, exist_ok=True)
+    ninja = [sys.executable, "-m", "ninja"] if importlib.util.find_spec("ninja") else ["ninja"]
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # for tests side by side
+        (folder / "build.ninja").write_text("\n".join(lines))
+        subprocess.run([*ninja, "--quiet", "-C", str(folder)], check=True)
+    return folder / "fills"
 
 
 class Case(NamedTuple):
