@@ -13,6 +13,7 @@ The metadata is in pyproject.toml, compilers and flags are in toolchain.py. `pyt
   FASTINIT_SANITIZE=...    with these of the compiler's sanitizers: address,undefined
   FASTINIT_COVERAGE=1      counting which lines run, for gcov (see `make coverage`)
   FASTINIT_WERROR=1        warnings are errors
+  FASTINIT_LINK=0          only compile: with a compiler for another processor than this torch is for (see `make compilers`)
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """
 
@@ -53,6 +54,7 @@ sys.path.insert(0, str(ROOT))  # pip does not put it there
 from toolchain import CSRC, CUDA_FLAGS, CXX, CXX_FLAGS, LDFLAGS, Cuda, find_cuda, instruction_sets  # noqa: E402
 
 TORCH = Path(torch.__file__).parent  # torch.utils.cpp_extension, which knows it too, imports setuptools
+LINK = os.environ.get("FASTINIT_LINK") != "0"
 JOBS = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
 RULES = """\
 rule compile
@@ -120,6 +122,8 @@ def build_ninja(version: str) -> str:
     objects = [f"{source.parent.name}.{source.stem}{suffix}.o" for source, suffix, _ in jobs]
     edges = [edge("compile", name, [str(job[0])], job[2]) for name, job in zip(objects, jobs, strict=True)]
 
+    if not LINK:
+        return "".join([RULES, *edges])
     # The static CUDA runtime stays ours: no symbol of it is seen by another library, or taken from one.
     link = [*CXX, "-shared", "-pthread", *LDFLAGS, "-Wl,--exclude-libs,ALL", *objects]
     link += [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", *cuda_libraries]
@@ -137,7 +141,8 @@ def build(temp: Path, output: Path, version: str) -> None:
         status = subprocess.run(command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}).returncode
         if status != 0:
             raise SystemExit("fastinit: could not be built; what failed stands above.")
-        install(folder / "_C.so", output)
+        if LINK:
+            install(folder / "_C.so", output)
 
 
 def install(library: Path, output: Path) -> None:
