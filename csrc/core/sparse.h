@@ -130,8 +130,8 @@ struct Sparse {
     if constexpr (G == Grid::ragged) return select(less(low, U32(narrow)), bits, U32(0u));
     return bits;
   }
-  uint64_t zeros_of_column() const { return selects() ? zeros : number({zero_high, zero_low}); }
-  uint32_t highs() const { return uint32_t{1} << high_bits; }
+  FASTINIT_INLINE uint64_t zeros_of_column() const { return selects() ? zeros : number({zero_high, zero_low}); }
+  FASTINIT_INLINE uint32_t highs() const { return uint32_t{1} << high_bits; }
 
  private:
   // The high bits depend on all bits of v and of both key words.
