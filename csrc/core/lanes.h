@@ -5,8 +5,8 @@
 // lanes: one vector of the pairs' first words (0 and 2 of each block in turn), one of their second words
 // (1 and 3). The float64 side joins two words to 64 bits and works on `blocks` lanes.
 //
-// Portable<1> is a GPU thread, Portable<n> a CPU without vector instructions. cpu/lanes_avx2.h and
-// cpu/lanes_avx512.h are the same operations over intrinsics, equal bit for bit.
+// Portable<1> is a GPU thread, Portable<n> a CPU without vector instructions. cpu/lanes_avx2.h,
+// cpu/lanes_avx512.h and cpu/lanes_neon.h are the same operations over intrinsics, equal bit for bit.
 #pragma once
 
 #include <math.h>
