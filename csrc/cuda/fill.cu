@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(threads, thread_blocks_at_once<typename D::Ari
   }
 }
 
-template <Proposal P, class Map, class D>
+template <Method P, class Map, class D>
 __global__ void __launch_bounds__(threads) rejection(const __grid_constant__ Map map, Key host_key,
                                                      const uint64_t* device_key, const D distribution) {
   __shared__ Stack<typename D::Arithmetic> stacks[threads / lanes];
@@ -180,13 +180,18 @@ void fill_map(const Map& map, const D&, const Launcher<D>& launcher) {
 template <class Map, class R>
 void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<TruncatedNormal<R>>& launcher) {
   using D = TruncatedNormal<R>;
-  switch (d.proposal) {
-    case Proposal::normal:
-      return launcher.template launch<&rejection<Proposal::normal, Map, D>>(map, tiles(map));
-    case Proposal::uniform:
-      return launcher.template launch<&rejection<Proposal::uniform, Map, D>>(map, tiles(map));
-    case Proposal::exponential:
-      return launcher.template launch<&rejection<Proposal::exponential, Map, D>>(map, tiles(map));
+  if (d.certain) return launcher.template launch<&elementwise<Map, D>>(map, tiles(map));
+  switch (d.method) {
+    case Method::normal:
+      return launcher.template launch<&rejection<Method::normal, Map, D>>(map, tiles(map));
+    case Method::half_normal:
+      return launcher.template launch<&rejection<Method::half_normal, Map, D>>(map, tiles(map));
+    case Method::uniform:
+      return launcher.template launch<&rejection<Method::uniform, Map, D>>(map, tiles(map));
+    case Method::exponential:
+      return launcher.template launch<&rejection<Method::exponential, Map, D>>(map, tiles(map));
+    case Method::quantile:
+      return;  // rejects nothing
   }
 }
 template <class Map, class R>
