@@ -30,8 +30,8 @@ FASTINIT_INLINE Pair<X> polynomial(Pair<X> x, float leading, C... others) {
 // -2 ln(1 + s) / s for 1 + s in [sqrt(1/2), sqrt(2)).
 template <class X>
 FASTINIT_INLINE X minus_two_log_ratio(X s) {
-  return polynomial(s, -0x1.65c65ap-3f, 0x1.25045ap-2f, -0x1.31853cp-2f, 0x1.535d3cp-2f, -0x1.98d2bep-2f, 0x1.00049ap-1f,
-                    -0x1.5556f4p-1f, 0x1.fffffap-1f, -2.0f);
+  return polynomial(s, -0x1.65c65ap-3f, 0x1.25045ap-2f, -0x1.31853cp-2f, 0x1.535d3cp-2f, -0x1.98d2bep-2f,
+                    0x1.00049ap-1f, -0x1.5556f4p-1f, 0x1.fffffap-1f, -2.0f);
 }
 
 // -2 ln((x + 1/2) / 2^n) for an n-bit word x: the squared radius of Box-Muller.

@@ -60,8 +60,8 @@ struct Quantile {
   enum class Range { near, central, wide };
   static constexpr double limits[] = {1 + 1. / 64, 2 + 7. / 64, 4 + 1. / 32};
 
-  float step, centre;    // x at a word, taken as a signed number
-  float edge;            // 1 - x at the upper end of the words
+  float step, centre;            // x at a word, taken as a signed number
+  float edge;                    // 1 - x at the upper end of the words
   float lower_edge, lower_step;  // 1 + x at their lower end and upwards; where all of x is positive, 1 - x
   bool symmetric;
   Range range;
@@ -76,13 +76,19 @@ struct Quantile {
 
   template <class L>
   FASTINIT_INLINE Pair<typename L::F32> operator()(Pair<typename L::U32> words) const {
+    return in<L>(range, words);
+  }
+  // The same for who knows the range.
+  template <class L>
+  FASTINIT_INLINE Pair<typename L::F32> in(Range range, Pair<typename L::U32> words) const {
     using F32 = typename L::F32;
     const Pair<F32> x{fma(signed_to_real(words.first), F32(step), F32(centre)),
                       fma(signed_to_real(words.second), F32(step), F32(centre))};
     Pair<F32> ratio;  // z / x
     if (range == Range::near) {
       ratio = polynomial(Pair<F32>{x.first * x.first, x.second * x.second}, 0x1.aad4c0p-2f, -0x1.5ae98ap-2f,
-                         0x1.1053f8p-2f, 0x1.63fe68p-5f, 0x1.07c8a8p-3f, 0x1.709b56p-3f, 0x1.500070p-2f, 0x1.40d932p+0f);
+                         0x1.1053f8p-2f, 0x1.63fe68p-5f, 0x1.07c8a8p-3f, 0x1.709b56p-3f, 0x1.500070p-2f,
+                         0x1.40d932p+0f);
       return {x.first * ratio.first, x.second * ratio.second};
     }
     const Pair<F32> r{complement<L>(words.first), complement<L>(words.second)};
@@ -95,9 +101,9 @@ struct Quantile {
       const auto a = split(r.first), b = split(r.second);
       const Pair<F32> s{a.mantissa, b.mantissa}, p = minus_two_log_ratio(s);
       const Pair<F32> w{fma(p.first, s.first, a.logarithm), fma(p.second, s.second, b.logarithm)};
-      ratio = polynomial(w, -0x1.70cf6ep-46f, 0x1.23028ap-42f, 0x1.9ca07cp-38f, -0x1.427184p-33f, 0x1.9eec46p-31f,
-                         0x1.5f613ap-26f, -0x1.3d593cp-21f, 0x1.e8e3d2p-18f, -0x1.402478p-21f, -0x1.5568a6p-9f,
-                         0x1.4017e2p-3f, 0x1.64d028p+1f);
+      ratio = polynomial(w, -0x1.70cf6ep-46f, 0x1.23028ap-42f, 0x1.9ca07cp-38f, -0x1.427184p-33f,
+                         0x1.9eec46p-31f, 0x1.5f613ap-26f, -0x1.3d593cp-21f, 0x1.e8e3d2p-18f,
+                         -0x1.402478p-21f, -0x1.5568a6p-9f, 0x1.4017e2p-3f, 0x1.64d028p+1f);
     }
     return {x.first * ratio.first, x.second * ratio.second};
   }

@@ -73,7 +73,8 @@ struct TruncatedNormal {
       }
     }
     if (method == Method::uniform) return within_dtype(Pair<X>{X(origin), X(origin)});  // a point
-    const auto x = method == Method::normal ? normals<L, Method::normal>(bits) : normals<L, Method::half_normal>(bits);
+    const auto x =
+        method == Method::normal ? normals<L, Method::normal>(bits) : normals<L, Method::half_normal>(bits);
     return outside ? within_dtype(x) : x;
   }
 
@@ -112,6 +113,15 @@ struct TruncatedNormal {
     }
     return Attempt<X, M>{x, accepted};
   }
+  template <class X>
+  FASTINIT_INLINE Pair<X> shifted(Pair<X> z) const {
+    return {fma(z.first, X(std), X(mean)), fma(z.second, X(std), X(mean))};
+  }
+  template <class X>
+  FASTINIT_INLINE Pair<X> within_dtype(Pair<X> x) const {
+    const X low(bottom), high(top);
+    return {min(max(x.first, low), high), min(max(x.second, low), high)};
+  }
 
  private:
   template <class L, Method P>
@@ -121,17 +131,20 @@ struct TruncatedNormal {
     return shifted(z);
   }
   template <class X>
-  FASTINIT_INLINE Pair<X> shifted(Pair<X> z) const {
-    return {fma(z.first, X(std), X(mean)), fma(z.second, X(std), X(mean))};
-  }
-  template <class X>
   FASTINIT_INLINE auto inside(X x) const {
     return less_equal(X(lower), x) & less_equal(x, X(upper));
   }
-  template <class X>
-  FASTINIT_INLINE Pair<X> within_dtype(Pair<X> x) const {
-    const X low(bottom), high(top);
-    return {min(max(x.first, low), high), min(max(x.second, low), high)};
+};
+
+// One whose values are all quantiles of one range, for who compiles a loop for each.
+template <Quantile::Range P>
+struct TruncatedNormalIn {
+  using Arithmetic = float;
+  TruncatedNormal<float> all;
+
+  template <class L>
+  FASTINIT_INLINE Pair<typename L::F32> values(Pair<typename L::U32> bits) const {
+    return all.within_dtype(all.shifted(all.quantile.template in<L>(P, bits)));
   }
 };
 
@@ -189,7 +202,8 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
     return first + again * (1 / acceptance - 1);
   };
   const bool half = d.lower == d.mean || d.upper == d.mean;
-  const double normal = cost(4, 14, mass * exp_of_negative(-nearest * nearest / 2) * (half ? 2 : 1) / root_two_pi);
+  const double normal =
+      cost(4, 14, mass * exp_of_negative(-nearest * nearest / 2) * (half ? 2 : 1) / root_two_pi);
   // Not where the interval's length is more than R's largest number.
   const double uniform = static_cast<R>(b - a) < HUGE_VAL ? cost(6, 21, mass / width) : HUGE_VAL;
   const double exponential =

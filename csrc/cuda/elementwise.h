@@ -104,5 +104,24 @@ template <class R, class F>
 void with_cheapest(const Uniform<R>& distribution, const F& f) {
   UniformOnGrid<R>::equals(distribution) ? f(UniformOnGrid<R>(distribution)) : f(distribution);
 }
+template <class R, class F>
+void with_cheapest(const TruncatedNormal<R>& distribution, const F& f) {
+  using Range = Quantile::Range;
+  const TruncatedNormal<R>& d = distribution;
+  if (d.certain && d.method == Method::normal && !d.outside) return f(Normal<R>{d.mean, d.std});
+  if constexpr (std::is_same_v<R, float>) {
+    if (d.method == Method::quantile) {
+      switch (d.quantile.range) {
+        case Range::near:
+          return f(TruncatedNormalIn<Range::near>{d});
+        case Range::central:
+          return f(TruncatedNormalIn<Range::central>{d});
+        case Range::wide:
+          return f(TruncatedNormalIn<Range::wide>{d});
+      }
+    }
+  }
+  f(d);
+}
 
 }  // namespace fastinit::cuda

@@ -1,4 +1,4 @@
-// Launches the loops of this folder: as many threads as the device holds at a time, each taking its share.
+// Launches the loops of this folder: at least as many thread blocks as the device holds at a time, each taking its share.
 #include "cuda/fill.h"
 
 #include <cuda_runtime.h>
@@ -107,18 +107,24 @@ class OnDevice {
 template <class D>
 class Launcher {
  public:
-  Launcher(const D& distribution, Key key, const uint64_t* device_key, Queue queue)
-      : distribution_(distribution),
+  Launcher(const char* op, const D& distribution, Key key, const uint64_t* device_key, Queue queue)
+      : op_(op),
+        distribution_(distribution),
         key_(key),
         device_key_(device_key),
         queue_(queue),
         on_device_(queue.device) {}
 
-  // `most` thread blocks of `kernel`, but no more than the device holds at a time. `rest`: what it takes besides map,
-  // keys and distribution.
-  template <auto kernel, uint32_t threads = cuda::threads, class Map, class... Rest>
-  void launch(const Map& map, uint32_t most, Rest... rest) const {
-    const uint32_t blocks = std::min(most, resident_blocks<kernel, threads>());
+  // Thread blocks of `kernel` for all tiles of a map.
+  template <auto kernel, class Map>
+  void launch_tiles(const Map& map, uint32_t tiles_of_block) const {
+    const uint32_t all = tiles(map), at_once = resident_blocks<kernel, threads>();
+    launch<kernel, threads>(map, all <= at_once ? all : std::max(at_once, all / tiles_of_block));
+  }
+
+  // `rest`: what the kernel takes besides map, keys and distribution.
+  template <auto kernel, uint32_t threads, class Map, class... Rest>
+  void launch(const Map& map, uint32_t blocks, Rest... rest) const {
     kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(queue_.stream)>>>(map, key_, device_key_,
                                                                              distribution_, rest...);
     check(cudaGetLastError());
@@ -153,7 +159,7 @@ class Launcher {
   void check(cudaError_t status) const {
     if (status == cudaSuccess) return;
     cudaGetLastError();  // or it would be taken for that of the next launch
-    std::string message = std::string("fastinit.") + D::op + ": CUDA: " + cudaGetErrorString(status);
+    std::string message = std::string("fastinit.") + op_ + ": CUDA: " + cudaGetErrorString(status);
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
         status == cudaErrorUnsupportedPtxVersion) {
       int major = 0, minor = 0;
@@ -166,6 +172,7 @@ class Launcher {
     throw std::runtime_error(message);
   }
 
+  const char* op_;
   const D& distribution_;
   Key key_;
   const uint64_t* device_key_;
@@ -173,23 +180,28 @@ class Launcher {
   OnDevice on_device_;
 };
 
+// How many tiles a thread block takes where there are enough for more blocks than run at a time. With fewer blocks, all of them
+// at once, the warps that the schedulers prefer are done long before the others, and leave their multiprocessor half empty;
+// with more, what each does before and after its loop tells. A rejecting one has more to do there. Measured (docs/gpu.md).
+constexpr uint32_t tiles_of_elementwise = 8, tiles_of_rejection = 64;
+
 template <class Map, class D>
 void fill_map(const Map& map, const D&, const Launcher<D>& launcher) {
-  launcher.template launch<&elementwise<Map, D>>(map, tiles(map));
+  launcher.template launch_tiles<&elementwise<Map, D>>(map, tiles_of_elementwise);
 }
 template <class Map, class R>
 void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<TruncatedNormal<R>>& launcher) {
   using D = TruncatedNormal<R>;
-  if (d.certain) return launcher.template launch<&elementwise<Map, D>>(map, tiles(map));
+  if (d.certain) return launcher.template launch_tiles<&elementwise<Map, D>>(map, tiles_of_elementwise);
   switch (d.method) {
     case Method::normal:
-      return launcher.template launch<&rejection<Method::normal, Map, D>>(map, tiles(map));
+      return launcher.template launch_tiles<&rejection<Method::normal, Map, D>>(map, tiles_of_rejection);
     case Method::half_normal:
-      return launcher.template launch<&rejection<Method::half_normal, Map, D>>(map, tiles(map));
+      return launcher.template launch_tiles<&rejection<Method::half_normal, Map, D>>(map, tiles_of_rejection);
     case Method::uniform:
-      return launcher.template launch<&rejection<Method::uniform, Map, D>>(map, tiles(map));
+      return launcher.template launch_tiles<&rejection<Method::uniform, Map, D>>(map, tiles_of_rejection);
     case Method::exponential:
-      return launcher.template launch<&rejection<Method::exponential, Map, D>>(map, tiles(map));
+      return launcher.template launch_tiles<&rejection<Method::exponential, Map, D>>(map, tiles_of_rejection);
     case Method::quantile:
       return;  // rejects nothing
   }
@@ -217,9 +229,10 @@ void fill(const Fill& f, const uint64_t* device_key, Queue queue) {
   if (f.region.elements() == 0) return;
   std::visit(
       [&](const auto& distribution) {
+        const char* const op = distribution.op;
         with_cheapest(distribution, [&](const auto& d) {
           using D = std::remove_cvref_t<decltype(d)>;
-          const Launcher<D> launcher(d, f.key, device_key, queue);
+          const Launcher<D> launcher(op, d, f.key, device_key, queue);
           with_type<typename D::Arithmetic>(f.dtype, [&](auto t) {
             using T = decltype(t);
             constexpr int blocks = blocks_of_pack<T, D>;

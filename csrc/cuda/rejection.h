@@ -99,9 +99,8 @@ FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, c
   const Array<bool, Bits<Lanes, R>::lanes> own(second);
   const auto bits = attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::values, key, R()), own);
   const auto coin =
-      !has_coin<P>
-          ? bits
-          : attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::accept, key, R()), own);
+      !has_coin<P> ? bits
+                   : attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::accept, key, R()), own);
   const auto result = distribution.template attempt<Lanes, P>(bits, coin);
   const bool accepted = second ? result.accepted.second.v[0] : result.accepted.first.v[0];
   if (!accepted && x.draw + 1u < max_attempts) return false;

@@ -129,8 +129,9 @@ def test_truncated_values(
     expected = reference.truncated_normal(np.arange(n), KEY, mean, std, a, b, proposal, wide)
     sure = ~expected.close
     assert sure.mean() > 0.99
-    certain = [-inf if proposal == "normal" else mean, inf]
-    assert a in certain and b in certain or expected.attempts[sure].max() >= 2
+    # Among so few values.
+    seldom = [abs(x - mean) > 4.5 * std or (x == mean and proposal == "half normal") for x in (a, b)]
+    assert all(seldom) or expected.attempts[sure].max() >= 2
     anchor = (
         next(x for x in (mean, a, b) if np.isfinite(x))
         if "normal" in proposal

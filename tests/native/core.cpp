@@ -46,7 +46,8 @@ void methods(const double* parameters, int64_t n, int32_t* result) {
 // Quantiles of the interval at n words, and which approximation makes them.
 int quantiles(double alpha, double beta, const uint32_t* words, int64_t n, float* z) {
   const Quantile q = Quantile::make(alpha, beta);
-  for (int64_t i = 0; i < n; ++i) z[i] = q.operator()<One>({One::U32(words[i]), One::U32(words[i])}).first.v[0];
+  for (int64_t i = 0; i < n; ++i)
+    z[i] = q.operator()<One>({One::U32(words[i]), One::U32(words[i])}).first.v[0];
   return static_cast<int>(q.range);
 }
 bool covered(double alpha, double beta) { return Quantile::covers(alpha, beta); }
