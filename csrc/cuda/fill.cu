@@ -57,6 +57,9 @@ __global__ void __launch_bounds__(threads, thread_blocks_at_once<typename D::Ari
     elementwise(const __grid_constant__ Map map, Key host_key, const uint64_t* device_key,
                 const D distribution) {
   const Keys key = take(host_key, device_key);
+  if (gridDim.x > tiles(map)) {
+    return fill_pack(map, blockIdx.x * threads + threadIdx.x, key, distribution);
+  }
   for (uint32_t number = blockIdx.x; number < tiles(map); number += gridDim.x) {
     fill_elementwise(map, number, threadIdx.x, key, distribution);
   }
@@ -103,6 +106,11 @@ class OnDevice {
   int device_, before_ = 0;
 };
 
+// How many tiles a thread block takes where there are enough for more blocks than run at a time. With fewer blocks, all of them
+// at once, the warps that the schedulers prefer are done long before the others, and leave their multiprocessor half empty;
+// with more, what each does before and after its loop tells. A rejecting one has more to do there. Measured (docs/gpu.md).
+constexpr uint32_t tiles_of_elementwise = 8, tiles_of_rejection = 64;
+
 // One fill's way to the device.
 template <class D>
 class Launcher {
@@ -115,7 +123,14 @@ class Launcher {
         queue_(queue),
         on_device_(queue.device) {}
 
-  // Thread blocks of `kernel` for all tiles of a map.
+  // For a map of few packs, one a thread: more threads than tiles have, and so done sooner.
+  template <class Map>
+  void launch_elementwise(const Map& map) const {
+    constexpr auto kernel = &elementwise<Map, D>;
+    const uint32_t blocks = (map.packs + threads - 1) / threads;
+    if (blocks > resident_blocks<kernel, threads>()) return launch_tiles<kernel>(map, tiles_of_elementwise);
+    launch<kernel, threads>(map, blocks);
+  }
   template <auto kernel, class Map>
   void launch_tiles(const Map& map, uint32_t tiles_of_block) const {
     const uint32_t all = tiles(map), at_once = resident_blocks<kernel, threads>();
@@ -180,19 +195,14 @@ class Launcher {
   OnDevice on_device_;
 };
 
-// How many tiles a thread block takes where there are enough for more blocks than run at a time. With fewer blocks, all of them
-// at once, the warps that the schedulers prefer are done long before the others, and leave their multiprocessor half empty;
-// with more, what each does before and after its loop tells. A rejecting one has more to do there. Measured (docs/gpu.md).
-constexpr uint32_t tiles_of_elementwise = 8, tiles_of_rejection = 64;
-
 template <class Map, class D>
 void fill_map(const Map& map, const D&, const Launcher<D>& launcher) {
-  launcher.template launch_tiles<&elementwise<Map, D>>(map, tiles_of_elementwise);
+  launcher.launch_elementwise(map);
 }
 template <class Map, class R>
 void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<TruncatedNormal<R>>& launcher) {
   using D = TruncatedNormal<R>;
-  if (d.certain) return launcher.template launch_tiles<&elementwise<Map, D>>(map, tiles_of_elementwise);
+  if (d.certain) return launcher.launch_elementwise(map);
   switch (d.method) {
     case Method::normal:
       return launcher.template launch_tiles<&rejection<Method::normal, Map, D>>(map, tiles_of_rejection);

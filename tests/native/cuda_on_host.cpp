@@ -32,6 +32,10 @@ struct Warp {
 
 template <class Map, class D>
 void fill_elementwise(const Map& map, const Keys& key, const D& d) {
+  if (map.packs % 2 == 0) {  // one a thread
+    for (uint32_t number = 0; number < map.packs + lanes; ++number) fill_pack(map, number, key, d);
+    return;
+  }
   for (uint32_t number = 0; number < tiles(map); ++number) {
     for (uint32_t thread = 0; thread < threads; ++thread) cuda::fill_elementwise(map, number, thread, key, d);
   }
