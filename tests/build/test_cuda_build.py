@@ -23,8 +23,8 @@ MOST_REGISTERS = {"elementwise": 64, "rejection": 64, "sparse": 80}
 MOST_REGISTERS_BY_ARCHITECTURE = {("rejection", "80"): 96, ("rejection", "120"): 128}
 MOST_REGISTERS_OF_FLOAT64 = 80
 MOST_SHARED_MEMORY = 48 * 1024  # what every device gives without being asked
-# Each of two maps, in four dtypes: normal, uniform in two ways, and truncated, with quantiles in three ranges but for float64; four
-# ways to reject; sparse.
+# Each of two maps, in four dtypes: normal, uniform in two ways, and truncated, with quantiles in three ranges but for float64;
+# four ways to reject; sparse.
 KERNELS = {"elementwise": 2 * 4 * 4 + 2 * 3 * 3, "rejection": 2 * 4 * 4, "sparse": 2 * 4}
 
 
@@ -119,8 +119,8 @@ def test_registers_and_shared_memory(build):
 
 
 def test_arithmetic_is_ieee_s(build):
-    """No approximation but those that a square root and a division begin with (lanes_thread.h), nothing flushed to zero, and no fma
-    that core/ does not ask for: all of those come as fma.rn, and a contracted one would come as mad or fma without."""
+    """No approximation but those that a square root and a division begin with (lanes_thread.h), nothing flushed to zero, and no
+    fma that core/ does not ask for: all of those come as fma.rn, and a contracted one would come as mad or fma without."""
     operations = set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\w*(?:\.\w+)+)", build.ptx, re.M))
     assert {op for op in operations if ".approx" in op or ".ftz" in op} == {
         "rsqrt.approx.ftz.f32",

@@ -297,7 +297,9 @@ def test_a_key_is_what_random_would_draw(given):
         source = generator or torch.cuda.default_generators[torch.cuda.current_device()]
         for offset in (0, 4, 4096, 2**34 - 4, 2**40):
             source.set_offset(offset)
-            key = torch.empty((), dtype=torch.int64, device="cuda").random_(-(2**63), None, generator=generator)
+            key = torch.empty((), dtype=torch.int64, device="cuda").random_(
+                -(2**63), None, generator=generator
+            )
             after = source.get_state()
             source.set_offset(offset)
             tensor = fill.draw(poisoned(1000), generator)

@@ -15,7 +15,16 @@ INTERVALS = [
     *((0.0, c) for c in (1e-3, 1.0, 2.0, 4.0)),
     *((c, 2 * c) for c in (1e-3, 0.4, 1.0, 2.0)),
     *((c, 8.01 / 7 * c) for c in (0.8, 1.8, 3.5)),
-    *((-0.01, 4.0), (-4.0, 0.01), (-1.0, 2.0), (-2.0, 1.0), (-0.5, 0.375), (0.01, 4.0), (3.0, 4.0), (1.0, 3.0)),
+    *(
+        (-0.01, 4.0),
+        (-4.0, 0.01),
+        (-1.0, 2.0),
+        (-2.0, 1.0),
+        (-0.5, 0.375),
+        (0.01, 4.0),
+        (3.0, 4.0),
+        (1.0, 3.0),
+    ),
 ]
 ENDS = (0x80000000, 0x7FFFFFFF)  # as integers with a sign, the smallest and the largest
 
@@ -23,7 +32,11 @@ ENDS = (0x80000000, 0x7FFFFFFF)  # as integers with a sign, the smallest and the
 def words() -> NDArray[np.uint32]:
     """The ends, the middle, what is near them on every scale, and 2^16 others."""
     steps = np.unique(np.geomspace(1, 2**31 - 1, 4000).astype(np.uint32))
-    around = [np.uint32(place) + sign * steps for place in (*ENDS, 0) for sign in (np.uint32(1), np.uint32(0xFFFFFFFF))]
+    around = [
+        np.uint32(place) + sign * steps
+        for place in (*ENDS, 0)
+        for sign in (np.uint32(1), np.uint32(0xFFFFFFFF))
+    ]
     others = np.random.default_rng(1).integers(0, 1 << 32, 1 << 16, np.uint32)
     return np.concatenate([np.array([*ENDS, 0, 0xFFFFFFFF], np.uint32), *around, others])
 
@@ -49,7 +62,9 @@ def test_accuracy(low: float, high: float) -> None:
     expected = reference.quantiles(low, high, at)
     assert kind == sum(max(-low, high) > limit for limit in LIMITS)
     centre = abs(low + high) / 2 if -low != high else 0
-    ulp = np.maximum(np.spacing(np.abs(expected).astype(np.float32)), np.spacing(np.float32(centre)) if centre else 0)
+    ulp = np.maximum(
+        np.spacing(np.abs(expected).astype(np.float32)), np.spacing(np.float32(centre)) if centre else 0
+    )
     error = np.abs(z - expected) / ulp
     worst = int(error.argmax())
     assert error[worst] <= 6, (hex(at[worst]), z[worst], expected[worst])

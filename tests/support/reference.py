@@ -258,7 +258,9 @@ def truncated_normal(
             excess = (abs(peak) + step - rate) ** 2
         coin = minus_two_log(bits(i, key, wide, draw, ACCEPT), wide)
         sure = 64 * epsilon
-        close = abs(excess - coin) < sure * (1 + coin) if "normal" not in proposal else np.zeros(x.shape, bool)
+        close = (
+            abs(excess - coin) < sure * (1 + coin) if "normal" not in proposal else np.zeros(x.shape, bool)
+        )
         for bound in (low, high):
             if proposal == "half normal" and bound == m:
                 continue
