@@ -32,8 +32,8 @@ Key next_key(at::Generator generator) {
   const std::lock_guard<std::mutex> lock(generator.mutex());
   const uint64_t offset = generator.get_offset(), block = offset / 4;
   using U64 = Portable<1>::U64;
-  const auto words = philox4x32_10<Portable<1>>(U64(block), U64(block >> 32), U64(uint64_t{0}), U64(uint64_t{0}),
-                                                Key{generator.current_seed()});
+  const auto words = philox4x32_10<Portable<1>>(U64(block), U64(block >> 32), U64(uint64_t{0}),
+                                                U64(uint64_t{0}), Key{generator.current_seed()});
   generator.set_offset(offset + 4);
   return {words.w[0].v[0] << 32 | (words.w[1].v[0] & 0xFFFFFFFFu)};
 }
