@@ -31,11 +31,13 @@ OPS = {
     "13UniformOnGrid": "uniform_",
     "7UniformI": "uniform_ of tiny numbers",
     "6NormalI": "normal_",
-    "15TruncatedNormal": "trunc_normal_",
+    "17TruncatedNormalIn": "trunc_normal_",
+    "15TruncatedNormalI": "trunc_normal_",
     "6Sparse": "sparse_",
 }
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
-PROPOSALS = ("normal", "uniform", "exponential")
+METHODS = ("normal", "half normal", "uniform", "exponential")  # by rejection
+RANGES = ("near", "central", "wide")  # of quantiles
 
 
 class Gpu(NamedTuple):
@@ -159,7 +161,7 @@ def shortest(blocks: list[Block], inside: frozenset[int], start: int, end: int) 
 class Count(NamedTuple):
     op: str
     dtype: str
-    proposal: str
+    method: str
     values: int  # of one round of a thread
     instructions: Counter[str]
 
@@ -201,7 +203,8 @@ def count(name: str, lines: list[str]) -> Count | None:
     dtype, size = ELEMENT[element[1]]
     pack = int(element[2]) * (32 if size == 2 else 16) // (4 if size == 2 else 1)
     store = f"STG.E.{8 * pack}"
-    proposal = re.search(r"ProposalE(\d)", name)
+    rejecting, quantiles = (re.search(rf"{kind}E(\d)", name) for kind in ("Method", "Range"))
+    method = METHODS[int(rejecting[1])] if rejecting else RANGES[int(quantiles[1])] if quantiles else ""
     blocks = blocks_of(lines)
     loops = loops_of(blocks)
     innermost: dict[int, tuple[int, frozenset[int]]] = {}
@@ -224,9 +227,7 @@ def count(name: str, lines: list[str]) -> Count | None:
             path += way
         here = stop
     taken = Counter(operation(line) for i in path for line in blocks[i].instructions)
-    return Count(
-        OPS[op[0]], dtype, PROPOSALS[int(proposal[1])] if proposal else "", packs * pack // size, taken
-    )
+    return Count(OPS[op[0]], dtype, method, packs * pack // size, taken)
 
 
 def disassemble(architecture: str) -> str:
@@ -259,7 +260,7 @@ def main() -> None:
     args = parser.parse_args()
     text = args.sass.read_text() if args.sass else disassemble(args.arch)
     for counted in sorted(filter(None, (count(*kernel) for kernel in kernels(text)))):
-        what = " ".join(filter(None, (counted.op, counted.proposal, counted.dtype)))
+        what = " ".join(filter(None, (counted.op, counted.method, counted.dtype)))
         print(f"{what:40}{counted.a_value:8.2f} instructions a value, {counted.values} values a round")
         if args.predict:
             for gpu in GPUS.get(args.arch, ()):

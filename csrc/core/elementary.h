@@ -10,6 +10,30 @@
 
 namespace fastinit {
 
+constexpr float minus_two_ln2 = -0x1.62e430p+0f;
+constexpr uint32_t root_half = 0x3F3504F3u;  // the bits of sqrt(1/2)
+
+// Polynomials by Horner's rule, the leading coefficient first. Of a pair, two chains of operations stand side by side.
+template <class X, class... C>
+FASTINIT_INLINE X polynomial(X x, float leading, C... others) {
+  X p(leading);
+  ((p = fma(p, x, X(others))), ...);
+  return p;
+}
+template <class X, class... C>
+FASTINIT_INLINE Pair<X> polynomial(Pair<X> x, float leading, C... others) {
+  Pair<X> p{X(leading), X(leading)};
+  ((p = {fma(p.first, x.first, X(others)), fma(p.second, x.second, X(others))}), ...);
+  return p;
+}
+
+// -2 ln(1 + s) / s for 1 + s in [sqrt(1/2), sqrt(2)).
+template <class X>
+FASTINIT_INLINE X minus_two_log_ratio(X s) {
+  return polynomial(s, -0x1.65c65ap-3f, 0x1.25045ap-2f, -0x1.31853cp-2f, 0x1.535d3cp-2f, -0x1.98d2bep-2f,
+                    0x1.00049ap-1f, -0x1.5556f4p-1f, 0x1.fffffap-1f, -2.0f);
+}
+
 // -2 ln((x + 1/2) / 2^n) for an n-bit word x: the squared radius of Box-Muller.
 //
 // The word as a signed number is u in the lower half and u - 1 in the upper one, so that the argument is known to full
@@ -18,23 +42,13 @@ template <class L>
 FASTINIT_INLINE typename L::F32 minus_two_log(typename L::U32 x) {
   using F32 = typename L::F32;
   using U32 = typename L::U32;
-  const U32 root_half(0x3F3504F3u);  // sqrt(1/2)
   const F32 nearer = fma(signed_to_real(x), F32(0x1p-32f), F32(0x1p-33f));
   const F32 u = select(test_bit<31>(x), nearer + F32(1.0f), nearer);
   // u = 2^e (1 + s), with 1 + s in [sqrt(1/2), sqrt(2)); e stands in the place of u's exponent.
-  const U32 exponent = (as_bits(u) - root_half) & U32(0xFF800000u);
+  const U32 exponent = (as_bits(u) - U32(root_half)) & U32(0xFF800000u);
   const F32 e = signed_to_real(exponent);
   const F32 s = select(test_bit<31>(exponent), as_real(as_bits(u) - exponent) - F32(1.0f), nearer);
-  F32 p = F32(-0x1.65c65ap-3f);
-  p = fma(p, s, F32(0x1.25045ap-2f));
-  p = fma(p, s, F32(-0x1.31853cp-2f));
-  p = fma(p, s, F32(0x1.535d3cp-2f));
-  p = fma(p, s, F32(-0x1.98d2bep-2f));
-  p = fma(p, s, F32(0x1.00049ap-1f));
-  p = fma(p, s, F32(-0x1.5556f4p-1f));
-  p = fma(p, s, F32(0x1.fffffap-1f));
-  p = fma(p, s, F32(-2.0f));  // -2 ln(1 + s) = s p
-  return fma(p, s, e * F32(-0x1.62e430p-23f));
+  return fma(minus_two_log_ratio(s), s, e * F32(minus_two_ln2 * 0x1p-23f));
 }
 
 template <class L>

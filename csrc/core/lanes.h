@@ -133,6 +133,8 @@ FASTINIT_INLINE uint64_t lane_bits(Array<bool, N> mask) {
   template <int N> FASTINIT_INLINE Array<RESULT, N> NAME(Array<TYPE, N> a) FASTINIT_EACH(RESULT, EXPRESSION)
 FASTINIT_UNARY(bool, operator!, bool, !a.v[i])
 FASTINIT_UNARY(uint32_t, swap_halves, uint32_t, (a.v[i] >> 16) | (a.v[i] << 16))
+FASTINIT_UNARY(float, magnitude, float, ::fabsf(a.v[i]))
+FASTINIT_UNARY(double, magnitude, double, ::fabs(a.v[i]))
 // Correctly rounded.
 FASTINIT_UNARY(float, sqrt, float, ::sqrtf(a.v[i]))
 FASTINIT_UNARY(double, sqrt, double, ::sqrt(a.v[i]))

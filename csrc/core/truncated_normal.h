@@ -1,8 +1,10 @@
 // Normal distribution restricted to [lower, upper] (contract C5).
 //
-// Rejection sampling: attempt t of an element draws from counters with draw = t, and the first attempt
-// that is accepted is the value. Three proposals, chosen once per fill by what a value costs:
-//   normal        the normal itself, accepted when it falls inside
+// In float32 arithmetic, where both bounds are within 4 sigma of the mean, a value is the quantile function of the
+// interval at its word (core/quantile.h). So is the distance from the mean where the mean is a bound and the other is out of
+// reach: that of a normal value. All else is rejection sampling: attempt t of an element draws from counters with draw = t, and
+// the first attempt that is accepted is the value. Three proposals, chosen once per fill by what a value costs:
+//   normal        the normal itself, or its distance from the mean, accepted when it falls inside
 //   uniform       uniform on the interval, accepted with the density's ratio to its peak there
 //   exponential   an exponential that starts at the nearer bound of a tail: C. Robert, "Simulation of
 //                 truncated normal variables", Statistics and Computing 5 (1995), section 2.2
@@ -14,11 +16,17 @@
 #include <math.h>
 
 #include "core/normal.h"
+#include "core/quantile.h"
 #include "core/uniform.h"
 
 namespace fastinit {
 
-enum class Proposal { normal, uniform, exponential };
+// How values are made. The half normal is the distance from the mean; quantiles are no proposal, since all are accepted.
+enum class Method { normal, half_normal, uniform, exponential, quantile };
+
+// Rejection needs a coin, where it does not only look at the bounds.
+template <Method M>
+constexpr bool has_coin = M == Method::uniform || M == Method::exponential;
 
 template <class X, class M>
 struct Attempt {
@@ -31,9 +39,9 @@ constexpr uint32_t max_attempts = 4096;
 
 // The bits of an attempt for single elements, from their pairs. The normal proposal makes a pair of elements from a pair of
 // words; for the others, which make each element from its own word, both are this one, and the compiler makes it once.
-template <Proposal P, class B, class M>
+template <Method P, class B, class M>
 FASTINIT_INLINE Pair<B> attempt_bits(Pair<B> pair, M second) {
-  if constexpr (P == Proposal::normal) return pair;
+  if constexpr (!has_coin<P>) return pair;
   const B own = select(second, pair.second, pair.first);
   return {own, own};
 }
@@ -42,37 +50,54 @@ template <class R>
 struct TruncatedNormal {
   using Arithmetic = R;
   static constexpr const char* op = "trunc_normal_";
-  R mean, std;
+  R mean, std;     // std < 0 for the side below the mean
   R lower, upper;  // the bounds, rounded inwards to numbers of R
   R bottom, top;   // the first and the last number of the dtype between them
   bool outside;    // rounding to the dtype could leave them
-  Proposal proposal;
+  bool certain;    // every first attempt is accepted
+  Method method;
+  Quantile quantile;
   // uniform: x = origin + step * u, (z - peak) = shift + width * u, q = (z - peak) (z + peak)
   // exponential: x = origin + step * e, (z - rate) = shift + width * e, e = -2 ln(u)
   R origin, step, shift, width, twice_peak;
 
   static TruncatedNormal make(double mean, double std, double lower, double upper, DType dtype);
 
-  // Draws a pair of elements. `coin` is not looked at by the normal proposal.
-  template <class L, Proposal P>
+  // A pair of elements where that is certain.
+  template <class L>
+  FASTINIT_INLINE Pair<Real<L, R>> values(Pair<Bits<L, R>> bits) const {
+    using X = Real<L, R>;
+    if constexpr (sizeof(R) != sizeof(double)) {
+      if (method == Method::quantile) {
+        return within_dtype(shifted(quantile.template operator()<L>(bits)));
+      }
+    }
+    if (method == Method::uniform) return within_dtype(Pair<X>{X(origin), X(origin)});  // a point
+    const auto x =
+        method == Method::normal ? normals<L, Method::normal>(bits) : normals<L, Method::half_normal>(bits);
+    return outside ? within_dtype(x) : x;
+  }
+
+  // Draws a pair of elements. `coin` is looked at where there is one.
+  template <class L, Method P>
   FASTINIT_INLINE auto attempt(Pair<Bits<L, R>> bits, Pair<Bits<L, R>> coin) const {
     using X = Real<L, R>;
     using M = decltype(less(X(lower), X(upper)));
     Pair<X> x;
     Pair<M> accepted;
-    if constexpr (P == Proposal::normal) {
-      x = Normal<R>{mean, std}.template values<L>(bits);
+    if constexpr (!has_coin<P>) {
+      x = normals<L, P>(bits);
       accepted = {inside(x.first), inside(x.second)};
     } else {
       Pair<X> u, excess;
-      if constexpr (P == Proposal::uniform) {
+      if constexpr (P == Method::uniform) {
         u = {unit<L>(bits.first), unit<L>(bits.second)};
       } else {
         u = {minus_two_log<L>(bits.first), minus_two_log<L>(bits.second)};
       }
       x = {fma(u.first, X(step), X(origin)), fma(u.second, X(step), X(origin))};
       const Pair<X> d{fma(u.first, X(width), X(shift)), fma(u.second, X(width), X(shift))};
-      if constexpr (P == Proposal::uniform) {
+      if constexpr (P == Method::uniform) {
         // The interval is half open on the grid; rounding may still step onto or over its end.
         x = {min(x.first, X(upper)), min(x.second, X(upper))};
         excess = {d.first * (d.first + X(twice_peak)), d.second * (d.second + X(twice_peak))};
@@ -84,55 +109,44 @@ struct TruncatedNormal {
                   less_equal(excess.second, minus_two_log<L>(coin.second)) & inside(x.second)};
     }
     if constexpr (sizeof(R) != sizeof(double)) {
-      if (outside) x = {nearest(x.first), nearest(x.second)};
+      if (outside) x = within_dtype(x);
     }
     return Attempt<X, M>{x, accepted};
   }
+  template <class X>
+  FASTINIT_INLINE Pair<X> shifted(Pair<X> z) const {
+    return {fma(z.first, X(std), X(mean)), fma(z.second, X(std), X(mean))};
+  }
+  template <class X>
+  FASTINIT_INLINE Pair<X> within_dtype(Pair<X> x) const {
+    const X low(bottom), high(top);
+    return {min(max(x.first, low), high), min(max(x.second, low), high)};
+  }
 
  private:
+  template <class L, Method P>
+  FASTINIT_INLINE Pair<Real<L, R>> normals(Pair<Bits<L, R>> bits) const {
+    auto z = box_muller<L>(bits);
+    if constexpr (P == Method::half_normal) z = {magnitude(z.first), magnitude(z.second)};
+    return shifted(z);
+  }
   template <class X>
   FASTINIT_INLINE auto inside(X x) const {
     return less_equal(X(lower), x) & less_equal(x, X(upper));
   }
-  template <class X>
-  FASTINIT_INLINE X nearest(X x) const {
-    return min(max(x, X(bottom)), X(top));
-  }
 };
 
-// What follows decides which proposal is taken, and so every value: its constants belong to the contract (C5), and its
-// operations are those that IEEE 754 fixes, as libm's exp and erfc are not.
+// One whose values are all quantiles of one range, for who compiles a loop for each.
+template <Quantile::Range P>
+struct TruncatedNormalIn {
+  using Arithmetic = float;
+  TruncatedNormal<float> all;
 
-// e^x for x <= 0, to 3e-9 of it; 0 where that is less than e^-64.
-inline double exp_of_negative(double x) {
-  if (!(x >= -64)) return 0;
-  const double y = x * 0x1p-8;
-  double e = 1;
-  for (int n = 8; n > 0; --n) e = 1 + e * y * (1.0 / n);
-  for (int i = 0; i < 8; ++i) e *= e;
-  return e;
-}
-
-// (1 - Phi(x)) / phi(x) for x >= 0, to 3e-8 of it: a minimax polynomial in 1 / (1 + 3/8 x).
-inline double mills_ratio(double x) {
-  const double t = 1 / (1 + 0.375 * x);
-  double p = 0.0619215220816;
-  p = p * t - 0.291784095207;
-  p = p * t + 0.496327337979;
-  p = p * t - 0.28472007825;
-  p = p * t - 0.0630073295858;
-  p = p * t - 0.0304066792252;
-  p = p * t + 0.0749378507991;
-  p = p * t + 0.217860886019;
-  p = p * t + 0.322182413222;
-  p = p * t + 0.37500235578;
-  p = p * t + 0.374999989337;
-  return p * t;
-}
-
-// sqrt(2 pi), and sqrt(2 pi) (1 - Phi(x)) for x >= 0.
-constexpr double root_two_pi = 2.5066282746310005;
-inline double tail(double x) { return exp_of_negative(-x * x / 2) * mills_ratio(x); }
+  template <class L>
+  FASTINIT_INLINE Pair<typename L::F32> values(Pair<typename L::U32> bits) const {
+    return all.within_dtype(all.shifted(all.quantile.template in<L>(P, bits)));
+  }
+};
 
 // Everything is decided from the parameters as the arithmetic sees them, rounded to R: an interval that is
 // a single value there is that value, and the acceptance estimated here is the one that will be met.
@@ -155,12 +169,21 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   if (!(s > 0) || a == b) {  // a point: the mean, or the bound nearest to it
     const double point = m < a ? a : m > b ? b : m;
     d.lower = d.upper = d.origin = static_cast<R>(point);
-    d.proposal = Proposal::uniform;
+    d.method = Method::uniform;
+    d.certain = true;
     return d;
   }
   const double alpha = (a - m) / s, beta = (b - m) / s;
   const bool left = beta < 0;                                   // the whole interval lies below the mean
   const double nearest = alpha > 0 ? alpha : left ? -beta : 0;  // distance of its peak from the mean
+  if (sizeof(R) != sizeof(double) && Quantile::covers(alpha, beta)) {
+    d.method = Method::quantile;
+    d.certain = true;
+    const bool mirrored = beta <= 0;
+    d.quantile = mirrored ? Quantile::make(-beta, -alpha) : Quantile::make(alpha, beta);
+    if (mirrored) d.std = -d.std;
+    return d;
+  }
   const double rate = (nearest + ::sqrt(nearest * nearest + 4)) / 2;
   const double below_rate = 2 / (::sqrt(nearest * nearest + 4) + nearest);  // rate - nearest
 
@@ -178,16 +201,21 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
   const auto cost = [](double first, double again, double acceptance) {
     return first + again * (1 / acceptance - 1);
   };
-  const double normal = cost(4, 14, mass * exp_of_negative(-nearest * nearest / 2) / root_two_pi);
+  const bool half = d.lower == d.mean || d.upper == d.mean;
+  const double normal =
+      cost(4, 14, mass * exp_of_negative(-nearest * nearest / 2) * (half ? 2 : 1) / root_two_pi);
   // Not where the interval's length is more than R's largest number.
   const double uniform = static_cast<R>(b - a) < HUGE_VAL ? cost(6, 21, mass / width) : HUGE_VAL;
   const double exponential =
       nearest > 0 ? cost(8, 23, mass * rate * exp_of_negative(-below_rate * below_rate / 2)) : HUGE_VAL;
 
   if (!flat && normal <= uniform && normal <= exponential) {
-    d.proposal = Proposal::normal;
+    d.method = half ? Method::half_normal : Method::normal;
+    const double most = largest_normal<R> * s;
+    d.certain = a <= (d.lower == d.mean ? m : m - most) && b >= (d.upper == d.mean ? m : m + most);
+    if (d.upper == d.mean) d.std = -d.std;
   } else if (flat || uniform <= exponential) {
-    d.proposal = Proposal::uniform;
+    d.method = Method::uniform;
     const double peak = left ? beta : nearest;
     d.origin = d.lower;
     d.step = static_cast<R>(b - a);
@@ -195,7 +223,7 @@ TruncatedNormal<R> TruncatedNormal<R>::make(double mean, double std, double lowe
     d.width = static_cast<R>(width);
     d.twice_peak = static_cast<R>(2 * peak);
   } else {
-    d.proposal = Proposal::exponential;
+    d.method = Method::exponential;
     const double direction = left ? -1 : 1;
     d.origin = left ? d.upper : d.lower;
     d.step = static_cast<R>(direction * s / (2 * rate));

@@ -34,7 +34,7 @@ using Lanes = Interleaved<Avx512, 4>;
 using LanesForFew = Interleaved<Avx512, 2>;
 using LanesOf16 = Interleaved<Avx512, 1>;
 #elif defined(__AVX2__)
-using Lanes = Interleaved<Avx2, 2>;
+using Lanes = Interleaved<Avx2, 4>;
 using LanesForFew = Interleaved<Avx2, 2>;
 using LanesOf16 = Interleaved<Avx2, 2>;
 #elif defined(__aarch64__)

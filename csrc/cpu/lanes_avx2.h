@@ -67,6 +67,7 @@ struct Avx2 {
 
   FASTINIT_OP(F32, fma, (F32 a, F32 b, F32 c), _mm256_fmadd_ps(a.v, b.v, c.v))
   FASTINIT_OP(F32, sqrt, (F32 a), _mm256_sqrt_ps(a.v))
+  FASTINIT_OP(F32, magnitude, (F32 a), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v))
   FASTINIT_OP(F32, min, (F32 a, F32 b), _mm256_min_ps(a.v, b.v))
   FASTINIT_OP(F32, max, (F32 a, F32 b), _mm256_max_ps(a.v, b.v))
   FASTINIT_OP(M32, less, (F32 a, F32 b), _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))
@@ -74,6 +75,7 @@ struct Avx2 {
 
   FASTINIT_OP(F64, fma, (F64 a, F64 b, F64 c), _mm256_fmadd_pd(a.v, b.v, c.v))
   FASTINIT_OP(F64, sqrt, (F64 a), _mm256_sqrt_pd(a.v))
+  FASTINIT_OP(F64, magnitude, (F64 a), _mm256_andnot_pd(_mm256_set1_pd(-0.0), a.v))
   FASTINIT_OP(F64, min, (F64 a, F64 b), _mm256_min_pd(a.v, b.v))
   FASTINIT_OP(F64, max, (F64 a, F64 b), _mm256_max_pd(a.v, b.v))
   FASTINIT_OP(M64, less, (F64 a, F64 b), _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))

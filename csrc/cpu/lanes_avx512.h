@@ -76,6 +76,7 @@ struct Avx512 {
 
   FASTINIT_OP(F32, fma, (F32 a, F32 b, F32 c), _mm512_fmadd_ps(a.v, b.v, c.v))
   FASTINIT_OP(F32, sqrt, (F32 a), _mm512_sqrt_ps(a.v))
+  FASTINIT_OP(F32, magnitude, (F32 a), _mm512_abs_ps(a.v))
   FASTINIT_OP(F32, min, (F32 a, F32 b), _mm512_min_ps(a.v, b.v))
   FASTINIT_OP(F32, max, (F32 a, F32 b), _mm512_max_ps(a.v, b.v))
   FASTINIT_OP(M32, less, (F32 a, F32 b), _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ))
@@ -83,6 +84,7 @@ struct Avx512 {
 
   FASTINIT_OP(F64, fma, (F64 a, F64 b, F64 c), _mm512_fmadd_pd(a.v, b.v, c.v))
   FASTINIT_OP(F64, sqrt, (F64 a), _mm512_sqrt_pd(a.v))
+  FASTINIT_OP(F64, magnitude, (F64 a), _mm512_abs_pd(a.v))
   FASTINIT_OP(F64, min, (F64 a, F64 b), _mm512_min_pd(a.v, b.v))
   FASTINIT_OP(F64, max, (F64 a, F64 b), _mm512_max_pd(a.v, b.v))
   FASTINIT_OP(M64, less, (F64 a, F64 b), _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ))

@@ -79,7 +79,7 @@ FASTINIT_2(min) FASTINIT_2(max) FASTINIT_2(multiply_low) FASTINIT_2(multiply_hig
 FASTINIT_CONSTANT(shift_left) FASTINIT_CONSTANT(shift_right)
 FASTINIT_CONSTANT(test_bit)
 FASTINIT_2(less) FASTINIT_2(less_equal) FASTINIT_2(equal) FASTINIT_3(select)
-FASTINIT_3(fma) FASTINIT_1(sqrt) FASTINIT_1(as_real) FASTINIT_1(as_bits) FASTINIT_1(signed_to_real)
+FASTINIT_3(fma) FASTINIT_1(sqrt) FASTINIT_1(magnitude) FASTINIT_1(as_real) FASTINIT_1(as_bits) FASTINIT_1(signed_to_real)
 FASTINIT_2(interleave) FASTINIT_2(join) FASTINIT_1(even) FASTINIT_1(odd)
 template <class A, int N>
 FASTINIT_INLINE auto shift_right(Bundle<A, N> a, int bits) { FASTINIT_EACH(shift_right(a.v[0], bits), shift_right(a.v[i], bits)) }

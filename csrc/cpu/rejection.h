@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/batch.h"
+#include "cpu/elementwise.h"
 
 namespace fastinit::FASTINIT_TARGET {
 namespace {
@@ -57,11 +58,11 @@ constexpr int chunk_size = 4096;
 
 // Rejection sampling of one chunk: all elements once, then those that were rejected, gathered, again and
 // again. Redoing whole vectors instead would cost a vector for nearly every element rejected.
-template <Proposal P, class T, class Run, class D>
+template <Method P, class T, class Run, class D>
 void fill_by_rejection(T* out, const Run& run, const D& distribution) {
   using R = ArithmeticFor<T>;
   constexpr int group = group_size<R>, per_block = elements_per_block<R>;
-  constexpr bool needs_coin = P != Proposal::normal;
+  constexpr bool needs_coin = has_coin<P>;
   const int begin = run.skipped(), end = begin + static_cast<int>(run.n);
   T* const frame = out - begin;
   uint32_t pending[chunk_size + per_block + 4 * group];
@@ -124,13 +125,17 @@ void fill_by_rejection(T* out, const Run& run, const D& distribution) {
 
 template <class T, class Run>
 void fill_by_rejection(T* out, const Run& run, const TruncatedNormal<ArithmeticFor<T>>& d) {
-  switch (d.proposal) {
-    case Proposal::normal:
-      return fill_by_rejection<Proposal::normal>(out, run, d);
-    case Proposal::uniform:
-      return fill_by_rejection<Proposal::uniform>(out, run, d);
-    case Proposal::exponential:
-      return fill_by_rejection<Proposal::exponential>(out, run, d);
+  switch (d.method) {
+    case Method::normal:
+      return fill_by_rejection<Method::normal>(out, run, d);
+    case Method::half_normal:
+      return fill_by_rejection<Method::half_normal>(out, run, d);
+    case Method::uniform:
+      return fill_by_rejection<Method::uniform>(out, run, d);
+    case Method::exponential:
+      return fill_by_rejection<Method::exponential>(out, run, d);
+    case Method::quantile:
+      return;  // rejects nothing
   }
 }
 
@@ -154,10 +159,12 @@ void in_chunks(T* out, Run<ArithmeticFor<T>> run, bool streaming, const F& fill)
 
 template <class T, class R>
 void fill_segment(T* out, const Run<R>& run, const TruncatedNormal<R>& d, bool streaming) {
+  if (d.certain) return fill_elementwise(out, run, d, streaming);
   in_chunks(out, run, streaming, [&](T* to, const Run<R>& part) { fill_by_rejection(to, part, d); });
 }
 template <class T, class R>
-void fill_segment(T* out, Scattered<R> run, const TruncatedNormal<R>& d, bool) {
+void fill_segment(T* out, Scattered<R> run, const TruncatedNormal<R>& d, bool streaming) {
+  if (d.certain) return fill_elementwise(out, run, d, streaming);
   for (int64_t rest = run.n; rest > 0; rest -= run.n) {
     run.n = smaller(rest, int64_t{chunk_size});
     fill_by_rejection(out, run, d);

@@ -77,6 +77,13 @@ FASTINIT_INLINE void fill_inside(const Map& map, uint32_t first, uint32_t thread
 }
 
 template <class Map, class D>
+FASTINIT_INLINE void fill_pack(const Map& map, uint32_t number, const Keys& key, const D& distribution) {
+  if (number >= map.packs) return;
+  const auto spot = map.spot(number);
+  if (spot.from < spot.to) put(spot, draw<Map>(spot.block, key, distribution));
+}
+
+template <class Map, class D>
 FASTINIT_INLINE void fill_elementwise(const Map& map, uint32_t number, uint32_t thread, const Keys& key,
                                       const D& distribution) {
   const uint32_t first = number * tile<Map> + thread;
@@ -89,9 +96,7 @@ FASTINIT_INLINE void fill_elementwise(const Map& map, uint32_t number, uint32_t 
   }
   FASTINIT_NO_UNROLL
   for (uint32_t i = 0; i < packs_per_thread<Map>; ++i) {
-    if (first + i * threads >= map.packs) break;
-    const auto spot = map.spot(first + i * threads);
-    if (spot.from < spot.to) put(spot, draw<Map>(spot.block, key, distribution));
+    fill_pack(map, first + i * threads, key, distribution);
   }
 }
 
@@ -103,6 +108,25 @@ void with_cheapest(const D& distribution, const F& f) {
 template <class R, class F>
 void with_cheapest(const Uniform<R>& distribution, const F& f) {
   UniformOnGrid<R>::equals(distribution) ? f(UniformOnGrid<R>(distribution)) : f(distribution);
+}
+template <class R, class F>
+void with_cheapest(const TruncatedNormal<R>& distribution, const F& f) {
+  using Range = Quantile::Range;
+  const TruncatedNormal<R>& d = distribution;
+  if (d.certain && d.method == Method::normal && !d.outside) return f(Normal<R>{d.mean, d.std});
+  if constexpr (std::is_same_v<R, float>) {
+    if (d.method == Method::quantile) {
+      switch (d.quantile.range) {
+        case Range::near:
+          return f(TruncatedNormalIn<Range::near>{d});
+        case Range::central:
+          return f(TruncatedNormalIn<Range::central>{d});
+        case Range::wide:
+          return f(TruncatedNormalIn<Range::wide>{d});
+      }
+    }
+  }
+  f(d);
 }
 
 }  // namespace fastinit::cuda

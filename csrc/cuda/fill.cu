@@ -1,4 +1,4 @@
-// Launches the loops of this folder: as many threads as the device holds at a time, each taking its share.
+// Launches the loops of this folder: at least as many thread blocks as the device holds at a time, each taking its share.
 #include "cuda/fill.h"
 
 #include <cuda_runtime.h>
@@ -57,12 +57,15 @@ __global__ void __launch_bounds__(threads, thread_blocks_at_once<typename D::Ari
     elementwise(const __grid_constant__ Map map, Key host_key, const uint64_t* device_key,
                 const D distribution) {
   const Keys key = take(host_key, device_key);
+  if (gridDim.x > tiles(map)) {
+    return fill_pack(map, blockIdx.x * threads + threadIdx.x, key, distribution);
+  }
   for (uint32_t number = blockIdx.x; number < tiles(map); number += gridDim.x) {
     fill_elementwise(map, number, threadIdx.x, key, distribution);
   }
 }
 
-template <Proposal P, class Map, class D>
+template <Method P, class Map, class D>
 __global__ void __launch_bounds__(threads) rejection(const __grid_constant__ Map map, Key host_key,
                                                      const uint64_t* device_key, const D distribution) {
   __shared__ Stack<typename D::Arithmetic> stacks[threads / lanes];
@@ -103,22 +106,40 @@ class OnDevice {
   int device_, before_ = 0;
 };
 
+// How many tiles a thread block takes where there are enough for more blocks than run at a time. With fewer blocks, all of them
+// at once, the warps that the schedulers prefer are done long before the others, and leave their multiprocessor half empty;
+// with more, what each does before and after its loop tells. A rejecting one has more to do there. Measured (docs/gpu.md).
+constexpr uint32_t tiles_of_elementwise = 8, tiles_of_rejection = 64;
+
 // One fill's way to the device.
 template <class D>
 class Launcher {
  public:
-  Launcher(const D& distribution, Key key, const uint64_t* device_key, Queue queue)
-      : distribution_(distribution),
+  Launcher(const char* op, const D& distribution, Key key, const uint64_t* device_key, Queue queue)
+      : op_(op),
+        distribution_(distribution),
         key_(key),
         device_key_(device_key),
         queue_(queue),
         on_device_(queue.device) {}
 
-  // `most` thread blocks of `kernel`, but no more than the device holds at a time. `rest`: what it takes besides map,
-  // keys and distribution.
-  template <auto kernel, uint32_t threads = cuda::threads, class Map, class... Rest>
-  void launch(const Map& map, uint32_t most, Rest... rest) const {
-    const uint32_t blocks = std::min(most, resident_blocks<kernel, threads>());
+  // For a map of few packs, one a thread: more threads than tiles have, and so done sooner.
+  template <class Map>
+  void launch_elementwise(const Map& map) const {
+    constexpr auto kernel = &elementwise<Map, D>;
+    const uint32_t blocks = (map.packs + threads - 1) / threads;
+    if (blocks > resident_blocks<kernel, threads>()) return launch_tiles<kernel>(map, tiles_of_elementwise);
+    launch<kernel, threads>(map, blocks);
+  }
+  template <auto kernel, class Map>
+  void launch_tiles(const Map& map, uint32_t tiles_of_block) const {
+    const uint32_t all = tiles(map), at_once = resident_blocks<kernel, threads>();
+    launch<kernel, threads>(map, all <= at_once ? all : std::max(at_once, all / tiles_of_block));
+  }
+
+  // `rest`: what the kernel takes besides map, keys and distribution.
+  template <auto kernel, uint32_t threads, class Map, class... Rest>
+  void launch(const Map& map, uint32_t blocks, Rest... rest) const {
     kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(queue_.stream)>>>(map, key_, device_key_,
                                                                              distribution_, rest...);
     check(cudaGetLastError());
@@ -153,7 +174,7 @@ class Launcher {
   void check(cudaError_t status) const {
     if (status == cudaSuccess) return;
     cudaGetLastError();  // or it would be taken for that of the next launch
-    std::string message = std::string("fastinit.") + D::op + ": CUDA: " + cudaGetErrorString(status);
+    std::string message = std::string("fastinit.") + op_ + ": CUDA: " + cudaGetErrorString(status);
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
         status == cudaErrorUnsupportedPtxVersion) {
       int major = 0, minor = 0;
@@ -166,6 +187,7 @@ class Launcher {
     throw std::runtime_error(message);
   }
 
+  const char* op_;
   const D& distribution_;
   Key key_;
   const uint64_t* device_key_;
@@ -175,18 +197,23 @@ class Launcher {
 
 template <class Map, class D>
 void fill_map(const Map& map, const D&, const Launcher<D>& launcher) {
-  launcher.template launch<&elementwise<Map, D>>(map, tiles(map));
+  launcher.launch_elementwise(map);
 }
 template <class Map, class R>
 void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<TruncatedNormal<R>>& launcher) {
   using D = TruncatedNormal<R>;
-  switch (d.proposal) {
-    case Proposal::normal:
-      return launcher.template launch<&rejection<Proposal::normal, Map, D>>(map, tiles(map));
-    case Proposal::uniform:
-      return launcher.template launch<&rejection<Proposal::uniform, Map, D>>(map, tiles(map));
-    case Proposal::exponential:
-      return launcher.template launch<&rejection<Proposal::exponential, Map, D>>(map, tiles(map));
+  if (d.certain) return launcher.launch_elementwise(map);
+  switch (d.method) {
+    case Method::normal:
+      return launcher.template launch_tiles<&rejection<Method::normal, Map, D>>(map, tiles_of_rejection);
+    case Method::half_normal:
+      return launcher.template launch_tiles<&rejection<Method::half_normal, Map, D>>(map, tiles_of_rejection);
+    case Method::uniform:
+      return launcher.template launch_tiles<&rejection<Method::uniform, Map, D>>(map, tiles_of_rejection);
+    case Method::exponential:
+      return launcher.template launch_tiles<&rejection<Method::exponential, Map, D>>(map, tiles_of_rejection);
+    case Method::quantile:
+      return;  // rejects nothing
   }
 }
 template <class Map, class R>
@@ -212,9 +239,10 @@ void fill(const Fill& f, const uint64_t* device_key, Queue queue) {
   if (f.region.elements() == 0) return;
   std::visit(
       [&](const auto& distribution) {
+        const char* const op = distribution.op;
         with_cheapest(distribution, [&](const auto& d) {
           using D = std::remove_cvref_t<decltype(d)>;
-          const Launcher<D> launcher(d, f.key, device_key, queue);
+          const Launcher<D> launcher(op, d, f.key, device_key, queue);
           with_type<typename D::Arithmetic>(f.dtype, [&](auto t) {
             using T = decltype(t);
             constexpr int blocks = blocks_of_pack<T, D>;

@@ -51,7 +51,7 @@ FASTINIT_INLINE uint32_t highest_bit(uint32_t x) {
 }
 
 // All attempts number 0 of a pack; sets the bits of those that were rejected.
-template <Proposal P, class Map, class D>
+template <Method P, class Map, class D>
 FASTINIT_INLINE typename Map::P first_attempts(Block block, const Keys& key, const D& distribution,
                                                uint32_t& rejected) {
   using T = typename Map::Value;
@@ -62,7 +62,7 @@ FASTINIT_INLINE typename Map::P first_attempts(Block block, const Keys& key, con
   for (uint32_t i = 0; i < Map::blocks; ++i) {
     const Block b{block.low + i, block.high};
     const auto bits = block_bits<R>(b, 0, Purpose::values, key);
-    const auto coin = P == Proposal::normal ? bits : block_bits<R>(b, 0, Purpose::accept, key);
+    const auto coin = !has_coin<P> ? bits : block_bits<R>(b, 0, Purpose::accept, key);
     const auto x = distribution.template attempt<Lanes, P>(bits, coin);
     store_words<T>(pack.words + i * Map::P::words_per_block, x.values.first, x.values.second);
     FASTINIT_UNROLL
@@ -88,7 +88,7 @@ FASTINIT_INLINE Pair<Lanes::U64> pair_for_one(Block block, uint32_t, uint32_t dr
 }
 
 // One more attempt. Stores what it ends with, and returns false, if that is not the end.
-template <Proposal P, class Map, class D>
+template <Method P, class Map, class D>
 FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, const D& distribution) {
   using T = typename Map::Value;
   using R = ArithmeticFor<T>;
@@ -99,9 +99,8 @@ FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, c
   const Array<bool, Bits<Lanes, R>::lanes> own(second);
   const auto bits = attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::values, key, R()), own);
   const auto coin =
-      P == Proposal::normal
-          ? bits
-          : attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::accept, key, R()), own);
+      !has_coin<P> ? bits
+                   : attempt_bits<P>(pair_for_one(block, element, x.draw, Purpose::accept, key, R()), own);
   const auto result = distribution.template attempt<Lanes, P>(bits, coin);
   const bool accepted = second ? result.accepted.second.v[0] : result.accepted.first.v[0];
   if (!accepted && x.draw + 1u < max_attempts) return false;
@@ -110,7 +109,7 @@ FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, c
 }
 
 // First attempts of a lane's packs of a tile; a bit for each element that was rejected.
-template <Proposal P, class Map, class D>
+template <Method P, class Map, class D>
 FASTINIT_INLINE uint32_t first_attempts_of_tile(const Map& map, uint32_t number, uint32_t thread,
                                                 const Keys& key, const D& distribution) {
   const uint32_t first = number * tile<Map> + thread;
@@ -148,7 +147,7 @@ FASTINIT_INLINE uint32_t first_attempts_of_tile(const Map& map, uint32_t number,
   return rejected;
 }
 
-template <Proposal P, class Map, class D, class S>
+template <Method P, class Map, class D, class S>
 FASTINIT_INLINE void begin_tile(const Map& map, uint32_t number, uint32_t thread, const Keys& key,
                                 const D& distribution, S& stack) {
   uint32_t rejected = first_attempts_of_tile<P>(map, number, thread, key, distribution);
@@ -163,7 +162,7 @@ FASTINIT_INLINE void begin_tile(const Map& map, uint32_t number, uint32_t thread
 
 // The work of one warp: tiles number, number + step, ... Warp::each(f) calls f(lane) for all lanes and waits for all of
 // them, so that what one call writes, all later ones may read.
-template <Proposal P, class Map, class D, class Warp, class S>
+template <Method P, class Map, class D, class Warp, class S>
 FASTINIT_INLINE void fill_by_rejection(const Map& map, uint32_t number, uint32_t step, const Keys& key,
                                        const D& distribution, Warp& warp, S& stack) {
   typename Warp::template PerLane<Pending> pending;

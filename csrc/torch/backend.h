@@ -15,8 +15,8 @@ struct Backend {
   void (*fill)(const Fill& fill, const TensorKey& key, const at::Device& device);
   // Whether what is done now is only recorded, to be repeated later (by a CUDA graph).
   bool (*capturing)(const at::Device& device);
-  // One int64 from a generator of the device, in the device's memory.
-  at::Tensor (*draw_key)(const at::Tensor& self, const std::optional<at::Generator>& generator);
+  // One key from a generator of the device (none: its default one).
+  TensorKey (*draw_key)(const at::Tensor& self, const std::optional<at::Generator>& generator);
 };
 
 extern const Backend cpu_backend;

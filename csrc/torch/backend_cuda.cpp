@@ -4,6 +4,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <limits>
+#include <mutex>
 
 #include "cuda/fill.h"
 #include "torch/backend.h"
@@ -25,11 +26,27 @@ void fill(const Fill& fill, const TensorKey& key, const at::Device& device) {
 
 bool capturing(const at::Device& device) { return cuda::capturing(current_queue(device)); }
 
-// Through ATen: the generator's state advances as for any fill, and graphs may capture it.
-at::Tensor draw_key(const at::Tensor& self, const std::optional<at::Generator>& generator) {
+// What random_ draws into one int64, computed here: a launch for it would take longer than that of a small fill. random_ takes
+// the first block of the generator's own Philox stream, whose counter is a quarter of the offset, and moves the offset on by 4.
+Key next_key(at::Generator generator) {
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  const uint64_t offset = generator.get_offset(), block = offset / 4;
+  using U64 = Portable<1>::U64;
+  const auto words = philox4x32_10<Portable<1>>(U64(block), U64(block >> 32), U64(uint64_t{0}),
+                                                U64(uint64_t{0}), Key{generator.current_seed()});
+  generator.set_offset(offset + 4);
+  return {words.w[0].v[0] << 32 | (words.w[1].v[0] & 0xFFFFFFFFu)};
+}
+
+TensorKey draw_key(const at::Tensor& self, const std::optional<at::Generator>& generator) {
+  const bool given = generator.has_value() && generator->defined();
+  if (!capturing(self.device())) {
+    return {next_key(given ? *generator : at::globalContext().defaultGenerator(self.device())), {}};
+  }
+  // By random_ itself, so that each replay of the graph draws anew.
   const at::Tensor key = at::empty({}, self.options().dtype(at::kLong));
   key.random_(std::numeric_limits<int64_t>::min(), std::nullopt, generator);
-  return key;
+  return {Key{0}, key};
 }
 
 }  // namespace

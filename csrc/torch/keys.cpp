@@ -37,8 +37,7 @@ TensorKey KeySource::take(const Backend& on, const at::Tensor& self) const {
     return {Key{0}, *key};
   }
   const bool given = generator.has_value() && generator->defined();
-  if (!self.is_cpu() && !(given && generator->device().is_cpu()))
-    return {Key{0}, on.draw_key(self, generator)};
+  if (!self.is_cpu() && !(given && generator->device().is_cpu())) return on.draw_key(self, generator);
   TORCH_CHECK(!on.capturing(self.device()),
               "fastinit: a CUDA graph would repeat the values of a CPU generator in each of its replays; "
               "give it one of the tensor's device, or none");

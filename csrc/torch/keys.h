@@ -12,8 +12,8 @@ namespace fastinit {
 
 struct Backend;
 
-// The key of one fill: on the host, or in the memory of the tensor's device (a 0-dimensional int64 tensor), where it
-// was drawn without the host waiting and is drawn anew by each replay of a captured graph.
+// The key of one fill: on the host, or in the memory of the tensor's device (a 0-dimensional int64 tensor), where each replay of
+// a captured graph draws it anew.
 struct TensorKey {
   Key host{0};
   at::Tensor device;

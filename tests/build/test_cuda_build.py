@@ -23,8 +23,9 @@ MOST_REGISTERS = {"elementwise": 64, "rejection": 64, "sparse": 80}
 MOST_REGISTERS_BY_ARCHITECTURE = {("rejection", "80"): 96, ("rejection", "120"): 128}
 MOST_REGISTERS_OF_FLOAT64 = 80
 MOST_SHARED_MEMORY = 48 * 1024  # what every device gives without being asked
-# Each of two maps, in four dtypes: normal, and uniform in two ways; three proposals; sparse.
-KERNELS = {"elementwise": 2 * 4 * 3, "rejection": 2 * 4 * 3, "sparse": 2 * 4}
+# Each of two maps, in four dtypes: normal, uniform in two ways, and truncated, with quantiles in three ranges but for float64;
+# four ways to reject; sparse.
+KERNELS = {"elementwise": 2 * 4 * 4 + 2 * 3 * 3, "rejection": 2 * 4 * 4, "sparse": 2 * 4}
 
 
 class Kernel(NamedTuple):
@@ -118,10 +119,13 @@ def test_registers_and_shared_memory(build):
 
 
 def test_arithmetic_is_ieee_s(build):
-    """No approximation but the one that a square root begins with (lanes_thread.h), nothing flushed to zero, and no fma
-    that core/ does not ask for: all of those come as fma.rn, and a contracted one would come as mad or fma without."""
+    """No approximation but those that a square root and a division begin with (lanes_thread.h), nothing flushed to zero, and no
+    fma that core/ does not ask for: all of those come as fma.rn, and a contracted one would come as mad or fma without."""
     operations = set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\w*(?:\.\w+)+)", build.ptx, re.M))
-    assert {op for op in operations if ".approx" in op or ".ftz" in op} == {"rsqrt.approx.ftz.f32"}
+    assert {op for op in operations if ".approx" in op or ".ftz" in op} == {
+        "rsqrt.approx.ftz.f32",
+        "rcp.approx.ftz.f32",
+    }
     floating = {op for op in operations if re.search(r"\.f(32|64)$", op)}
     assert {op for op in floating if op.startswith(("add", "sub", "mul", "fma", "div", "sqrt", "mad"))} <= {
         f"{op}.rn.f{bits}" for op in ("add", "sub", "mul", "fma", "div", "sqrt") for bits in (32, 64)
@@ -176,23 +180,39 @@ def notes(host: ctypes.CDLL, op: str, elements: int, device: int = 0) -> list[st
 
 def test_shared_memory_is_asked_for_before_the_occupancy(host):
     for op, shared in (("trunc_normal_", True), ("sparse_", True), ("normal_", False)):
-        found = notes(host, op, 1 << 24)
-        assert found == [*(["carveout:100"] if shared else []), "occupancy", "launch:400"]
-        assert notes(host, op, 1 << 24) == ["launch:400"], "asked once"
-    assert notes(host, "normal_", 5000) == ["launch:2"]
+        found = notes(host, op, 1 << 20)
+        assert found[:-1] == [*(["carveout:100"] if shared else []), "occupancy"]
+        assert notes(host, op, 1 << 20) == found[-1:], "asked once"
+
+
+def test_thread_blocks(host):
+    """As many as the device holds, 400, or as are needed: fewer for small maps, more for large ones."""
+    for elements, blocks in (
+        (1, 1),
+        (5000, 5),  # a pack a thread
+        (400 * 1024, 400),
+        (400 * 1024 + 1, 101),  # a tile, 16 values a thread
+        (400 * 4096, 400),
+        (8 * 400 * 4096, 400),  # 8 tiles a block
+        (16 * 400 * 4096, 800),
+    ):
+        assert notes(host, "normal_", elements)[-1] == f"launch:{blocks}"
+    assert notes(host, "trunc_normal_", 64 * 400 * 4096)[-1] == "launch:400"
+    assert notes(host, "trunc_normal_", 128 * 400 * 4096)[-1] == "launch:800"
+    assert notes(host, "sparse_", 1 << 24)[-1] == "launch:400"
 
 
 def test_the_current_device_is_put_back(host):
-    assert notes(host, "normal_", 5000, device=3) == ["device:3", "occupancy", "launch:2", "device:0"]
+    assert notes(host, "normal_", 5000, device=3) == ["device:3", "occupancy", "launch:5", "device:0"]
 
 
 def test_a_failed_call_does_not_fail_the_next_one(host):
     host.fail_next(b"occupancy")
     assert notes(host, "uniform_", 5000) == ["occupancy", "error:fastinit.uniform_:_CUDA:_it_failed"]
-    assert notes(host, "uniform_", 5000) == ["occupancy", "launch:2"]
+    assert notes(host, "uniform_", 5000) == ["occupancy", "launch:5"]
     host.fail_next(b"launch")
-    assert notes(host, "uniform_", 5000) == ["launch:2", "error:fastinit.uniform_:_CUDA:_it_failed"]
-    assert notes(host, "uniform_", 5000) == ["launch:2"]
+    assert notes(host, "uniform_", 5000) == ["launch:5", "error:fastinit.uniform_:_CUDA:_it_failed"]
+    assert notes(host, "uniform_", 5000) == ["launch:5"]
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -119,6 +119,12 @@ def test_every_radius():
     assert_same(fill(poisoned(2**28)).cpu(), fill.new(2**28))
 
 
+def test_every_quotient():
+    """2^28 quotients of polynomials: the division's short cut is right for each, or bits differ."""
+    fill = Call("trunc_normal_", (0.0, 1.0, -2.0, 2.0))
+    assert_same(fill(poisoned(2**28)).cpu(), fill.new(2**28))
+
+
 def equal_in_parts(on_device: Tensor, on_host: Tensor, elements: int = 2**28) -> bool:
     return all(
         torch.equal(a, b.cuda())
@@ -278,6 +284,29 @@ def test_the_generator_advances_by_the_same_whatever_the_size(name):
         states.append(torch.cuda.get_rng_state())
         assert not torch.equal(states[-1], before)
     assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["default", "given"])
+def test_a_key_is_what_random_would_draw(given):
+    """Within a graph random_ draws it, outside of one the host computes it: a captured fill is no other than an eager one."""
+    fill = FILLS["normal"]
+    for seed in (0, 1, 2**63 + 12345, -1):
+        generator = torch.Generator("cuda").manual_seed(seed) if given else None
+        if not given:
+            torch.cuda.manual_seed(seed)
+        source = generator or torch.cuda.default_generators[torch.cuda.current_device()]
+        for offset in (0, 4, 4096, 2**34 - 4, 2**40):
+            source.set_offset(offset)
+            key = torch.empty((), dtype=torch.int64, device="cuda").random_(
+                -(2**63), None, generator=generator
+            )
+            after = source.get_state()
+            source.set_offset(offset)
+            tensor = fill.draw(poisoned(1000), generator)
+            assert torch.equal(source.get_state(), after)
+            expected = poisoned(1000)
+            getattr(torch.ops.fastinit, fill.op).key(expected, *fill.parameters, key=key)
+            assert_same(tensor, expected)
 
 
 def test_state_and_fork():

@@ -51,8 +51,13 @@ FUNCTIONS = (
     Function("normal_", dtypes=(*REAL, *COMPLEX)),
     Function("normal_", (0.5, 0.02)),
     Function("trunc_normal_"),
-    Function("trunc_normal_", (0.1, 0.5, -0.2, 0.3)),  # the uniform proposal
-    Function("trunc_normal_", (0.0, 1.0, 3.0, 4.0)),  # the exponential proposal
+    Function("trunc_normal_", (0.0, 1.0, -2.5, 3.0)),  # by quantiles in float32, as those before and after
+    Function("trunc_normal_", (0.1, 0.5, -0.2, 0.3)),
+    Function("trunc_normal_", (0.0, 1.0, 3.0, 4.0)),
+    Function("trunc_normal_", (0.0, 1.0, -5.0, 1.0)),  # the normal proposal
+    Function("trunc_normal_", (0.5, 1.0, 0.5, 6.0)),  # the half normal proposal
+    Function("trunc_normal_", (0.0, 1.0, 2.0, 2.125)),  # the uniform proposal
+    Function("trunc_normal_", (0.0, 1.0, 3.0, 5.0)),  # the exponential proposal
     Function("trunc_normal_", (0.0, 1.0, -INFINITY, -6.0)),
     Function("xavier_uniform_", shapes=WEIGHTS, dtypes=(*REAL, *COMPLEX)),
     Function("xavier_normal_", shapes=WEIGHTS, dtypes=(*REAL, *COMPLEX)),

@@ -34,15 +34,25 @@ void elementary(const uint64_t* words, int64_t n, int bits, double* log, double*
   }
 }
 
-// The proposal for each (mean, std, a, b), in float64 arithmetic.
-void proposals(const double* parameters, int64_t n, int32_t* result) {
+// The method for each (mean, std, a, b), in float64 arithmetic.
+void methods(const double* parameters, int64_t n, int32_t* result) {
   for (int64_t i = 0; i < n; ++i, parameters += 4) {
     const auto d =
         TruncatedNormal<double>::make(parameters[0], parameters[1], parameters[2], parameters[3], DType::f64);
-    result[i] = static_cast<int32_t>(d.proposal);
+    result[i] = static_cast<int32_t>(d.method);
   }
 }
 
+// Quantiles of the interval at n words, and which approximation makes them.
+int quantiles(double alpha, double beta, const uint32_t* words, int64_t n, float* z) {
+  const Quantile q = Quantile::make(alpha, beta);
+  for (int64_t i = 0; i < n; ++i)
+    z[i] = q.operator()<One>({One::U32(words[i]), One::U32(words[i])}).first.v[0];
+  return static_cast<int>(q.range);
+}
+bool covered(double alpha, double beta) { return Quantile::covers(alpha, beta); }
+
+double mass(double x) { return central_mass(x); }
 double mills(double x) { return mills_ratio(x); }
 double exponential(double x) { return exp_of_negative(x); }
 

@@ -31,13 +31,21 @@ struct Warp {
 };
 
 template <class Map, class D>
-void fill_map(const Map& map, const Keys& key, const D& d) {
+void fill_elementwise(const Map& map, const Keys& key, const D& d) {
+  if (map.packs % 2 == 0) {  // one a thread
+    for (uint32_t number = 0; number < map.packs + lanes; ++number) fill_pack(map, number, key, d);
+    return;
+  }
   for (uint32_t number = 0; number < tiles(map); ++number) {
-    for (uint32_t thread = 0; thread < threads; ++thread) fill_elementwise(map, number, thread, key, d);
+    for (uint32_t thread = 0; thread < threads; ++thread) cuda::fill_elementwise(map, number, thread, key, d);
   }
 }
+template <class Map, class D>
+void fill_map(const Map& map, const Keys& key, const D& d) {
+  fill_elementwise(map, key, d);
+}
 
-template <Proposal P, class Map, class R>
+template <Method P, class Map, class R>
 void fill_by_rejection(const Map& map, const Keys& key, const TruncatedNormal<R>& d) {
   for (uint32_t block = 0; block < thread_blocks; ++block) {
     for (uint32_t first = 0; first < threads; first += lanes) {
@@ -49,13 +57,18 @@ void fill_by_rejection(const Map& map, const Keys& key, const TruncatedNormal<R>
 }
 template <class Map, class R>
 void fill_map(const Map& map, const Keys& key, const TruncatedNormal<R>& d) {
-  switch (d.proposal) {
-    case Proposal::normal:
-      return fill_by_rejection<Proposal::normal>(map, key, d);
-    case Proposal::uniform:
-      return fill_by_rejection<Proposal::uniform>(map, key, d);
-    case Proposal::exponential:
-      return fill_by_rejection<Proposal::exponential>(map, key, d);
+  if (d.certain) return fill_elementwise(map, key, d);
+  switch (d.method) {
+    case Method::half_normal:
+      return fill_by_rejection<Method::half_normal>(map, key, d);
+    case Method::quantile:
+      return;
+    case Method::normal:
+      return fill_by_rejection<Method::normal>(map, key, d);
+    case Method::uniform:
+      return fill_by_rejection<Method::uniform>(map, key, d);
+    case Method::exponential:
+      return fill_by_rejection<Method::exponential>(map, key, d);
   }
 }
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 
 import torch
 
@@ -39,12 +40,17 @@ class Call:
         return self(torch.empty(shape, dtype=dtype), key)
 
 
-# Each with the loops it takes: trunc_normal_ has three ways to propose a value.
+# Each with the loops it takes: in float32, the first three of trunc_normal_ reject nothing.
 FILLS = {
     "uniform": Call("uniform_", (-1.25, 2.5), (*REAL, *COMPLEX)),
     "normal": Call("normal_", (0.5, 2.0), (*REAL, *COMPLEX)),
-    "truncated, normal proposal": Call("trunc_normal_", (0.25, 1.0, -2.0, 2.0)),
-    "truncated, uniform proposal": Call("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
+    "truncated": Call("trunc_normal_", (0.0, 1.0, -2.0, 2.0)),
+    "truncated, near": Call("trunc_normal_", (0.0, 1.0, -0.5, 0.375)),
+    "truncated, wide": Call("trunc_normal_", (0.25, 1.0, -2.0, 2.0)),
+    "truncated, half normal": Call("trunc_normal_", (0.25, 1.0, 0.25, inf)),
+    "truncated, normal proposal": Call("trunc_normal_", (0.25, 1.0, -inf, 2.0)),
+    "truncated, half normal proposal": Call("trunc_normal_", (0.25, 1.0, -5.0, 0.25)),
+    "truncated, uniform proposal": Call("trunc_normal_", (0.0, 1.0, 2.0, 2.125)),
     "truncated, exponential proposal": Call("trunc_normal_", (0.0, 1.0, 3.0, 5.0)),
     "sparse": Call("sparse_", (0.3, 0.02), (*REAL, *COMPLEX), matrix=True),
 }

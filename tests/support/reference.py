@@ -8,12 +8,14 @@ stream itself, uniform values, the rounding to 16 bits), it is.
 `wide` chooses the arithmetic throughout: False for float32 and the 16-bit types, True for float64.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import erf, erfinv, ndtr, ndtri
 
 Words = NDArray[np.uint64]
 Reals = NDArray[np.longdouble]
@@ -183,6 +185,40 @@ def arithmetic_value(x: float, wide: bool) -> float:
 # C5: truncated normal values
 
 
+# How far from the mean both bounds are where float32 has quantiles, and how narrow an interval may be for that.
+QUANTILES_WITHIN, NARROW = 4 + 1 / 32, 1 / 8
+
+
+def has_quantiles(mean: float, std: float, a: float, b: float) -> bool:
+    m, s = (np.float32(x).astype(np.float64) for x in (mean, std))
+    alpha, beta = (round_up(a, torch.float32) - m) / s, (round_down(b, torch.float32) - m) / s
+    most = max(-alpha, beta)
+    return bool(most <= QUANTILES_WITHIN and beta - alpha >= NARROW * most)
+
+
+def quantiles(low: float, high: float, words: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """The distribution function's inverse on an even grid of 2^32 points, which the words number as integers with a sign."""
+    step = (words.view(np.int32).astype(np.float64) + 0.5) / 2**32  # from the middle
+    mass = ndtr(-low) - ndtr(-high) if low > 0 else ndtr(high) - ndtr(low)
+    # The tails beyond each point: the smaller one is as accurate as it is small.
+    above, below = ndtr(-high) + (0.5 - step) * mass, ndtr(low) + (0.5 + step) * mass
+    # Near the mean, what lies between it and the point.
+    start, end = erf(np.array([low, high]) / math.sqrt(2))
+    between = (start + end) / 2 + step * (end - start)
+    near = np.abs(between) < 0.5
+    tails = np.where(above < 0.5, -ndtri(above), ndtri(below))
+    return np.where(near, math.sqrt(2) * erfinv(np.where(near, between, 0)), tails)
+
+
+def truncated_quantiles(index: Words, key: int, mean: float, std: float, a: float, b: float) -> Reals:
+    m, s = (np.longdouble(arithmetic_value(x, False)) for x in (mean, std))
+    alpha, beta = (float((round_up(a, torch.float32) - m) / s), float((round_down(b, torch.float32) - m) / s))
+    words = bits(index, key, False).astype(np.uint32)
+    if beta <= 0:  # from the bound that is nearer to the mean outwards
+        return m - s * quantiles(-beta, -alpha, words)
+    return m + s * quantiles(alpha, beta, words)
+
+
 @dataclass
 class Truncated:
     values: Reals
@@ -193,7 +229,7 @@ class Truncated:
 def truncated_normal(
     index: Words, key: int, mean: float, std: float, a: float, b: float, proposal: str, wide: bool
 ) -> Truncated:
-    """The first accepted attempt of each element. `proposal` is one of "normal", "uniform" and "exponential"."""
+    """The first accepted attempt of each element. `proposal` is one of "normal", "half normal", "uniform", "exponential"."""
     index = np.asarray(index, np.uint64)
     dtype = torch.float64 if wide else torch.float32
     m, s = (np.longdouble(arithmetic_value(x, wide)) for x in (mean, std))
@@ -201,12 +237,14 @@ def truncated_normal(
     epsilon = np.longdouble(np.finfo(np.float64 if wide else np.float32).eps)
     alpha, beta = (low - m) / s, (high - m) / s
     side = -1 if beta < 0 else 1  # on which side of the mean the interval's peak lies
+    side_of_mean = -1 if high == m else 1
     peak = np.longdouble(beta if beta < 0 else max(alpha, np.longdouble(0)))
 
     def attempt(i: Words, draw: int) -> tuple[Reals, NDArray[np.bool_], NDArray[np.bool_]]:
         """The proposed values, whether they are accepted, and whether that was close."""
-        if proposal == "normal":
-            x = m + s * standard_normal(i, key, wide, draw)
+        if "normal" in proposal:
+            z = standard_normal(i, key, wide, draw)
+            x = m + s * (z if proposal == "normal" else side_of_mean * abs(z))
             excess = np.zeros_like(x)
         elif proposal == "uniform":
             u = grid(bits(i, key, wide, draw), wide).astype(np.longdouble) * spacing(wide)
@@ -220,9 +258,13 @@ def truncated_normal(
             excess = (abs(peak) + step - rate) ** 2
         coin = minus_two_log(bits(i, key, wide, draw, ACCEPT), wide)
         sure = 64 * epsilon
-        close = abs(excess - coin) < sure * (1 + coin) if proposal != "normal" else np.zeros(x.shape, bool)
+        close = (
+            abs(excess - coin) < sure * (1 + coin) if "normal" not in proposal else np.zeros(x.shape, bool)
+        )
         for bound in (low, high):
-            close |= abs(x - bound) <= sure * abs(x - m) if proposal == "normal" else x == bound
+            if proposal == "half normal" and bound == m:
+                continue
+            close |= abs(x - bound) <= sure * abs(x - m) if "normal" in proposal else x == bound
         return x, (excess <= coin) & (low <= x) & (x <= high), close
 
     result = Truncated(

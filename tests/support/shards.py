@@ -91,8 +91,10 @@ def fan_arguments(r: random.Random, shape: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 def interval(r: random.Random, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """With each of the three proposals."""
-    return r.choice([(0.25, 1.0, -2.0, 2.0), (0.0, 0.02, -0.01, 0.008), (0.0, 1.0, 3.0, 5.0)])
+    """By quantiles, and with each of the three proposals."""
+    return r.choice(
+        [(0.25, 1.0, -2.0, 2.0), (0.25, 1.0, -5.0, 2.0), (0.0, 0.02, 0.04, 0.042), (0.0, 1.0, 3.0, 5.0)]
+    )
 
 
 WEIGHT = dict(dims=(2, 2, 2, 3, 4, 5))
