@@ -127,6 +127,7 @@ FASTINIT_OP(Selected, equal, (Neon::Words a, Neon::Words b), vceqq_u32(a.v, b.v)
 // min and max by comparison: fmin and fmax take -0 for less than +0.
 FASTINIT_OP(Floats, fma, (Neon::Floats a, Neon::Floats b, Neon::Floats c), vfmaq_f32(c.v, a.v, b.v))
 FASTINIT_OP(Floats, sqrt, (Neon::Floats a), vsqrtq_f32(a.v))
+FASTINIT_OP(Floats, magnitude, (Neon::Floats a), vabsq_f32(a.v))
 FASTINIT_OP(Floats, min, (Neon::Floats a, Neon::Floats b), vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v))
 FASTINIT_OP(Floats, max, (Neon::Floats a, Neon::Floats b), vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v))
 FASTINIT_OP(Selected, less, (Neon::Floats a, Neon::Floats b), vcltq_f32(a.v, b.v))
@@ -134,6 +135,7 @@ FASTINIT_OP(Selected, less_equal, (Neon::Floats a, Neon::Floats b), vcleq_f32(a.
 
 FASTINIT_OP(Doubles, fma, (Neon::Doubles a, Neon::Doubles b, Neon::Doubles c), vfmaq_f64(c.v, a.v, b.v))
 FASTINIT_OP(Doubles, sqrt, (Neon::Doubles a), vsqrtq_f64(a.v))
+FASTINIT_OP(Doubles, magnitude, (Neon::Doubles a), vabsq_f64(a.v))
 FASTINIT_OP(Doubles, min, (Neon::Doubles a, Neon::Doubles b), vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v))
 FASTINIT_OP(Doubles, max, (Neon::Doubles a, Neon::Doubles b), vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v))
 FASTINIT_OP(M64, less, (Neon::F64 a, Neon::F64 b),

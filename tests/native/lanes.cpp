@@ -263,6 +263,7 @@ void check_reals() {
   CHECK(c.put(c.reals(0) / c.reals(1)));
   CHECK(c.put(fma(c.reals(0), c.reals(1), c.reals(2))));
   CHECK(c.put(sqrt(c.reals(0))));
+  CHECK(c.put(magnitude(c.reals(0))));
   CHECK(c.put(min(c.reals(0), c.reals(1))); c.put(min(c.reals(1), typename K::F32(0.0f))));
   CHECK(c.put(max(c.reals(0), c.reals(1))); c.put(max(c.reals(1), typename K::F32(-0.0f))));
   CHECK(c.put(less(c.reals(0), c.reals(1))));
@@ -280,6 +281,7 @@ void check_reals() {
   CHECK(c.put(c.doubles(0) / c.doubles(1)));
   CHECK(c.put(fma(c.doubles(0), c.doubles(1), c.doubles(2))));
   CHECK(c.put(sqrt(c.doubles(0))));
+  CHECK(c.put(magnitude(c.doubles(0))));
   CHECK(c.put(min(c.doubles(0), c.doubles(1))); c.put(min(c.doubles(1), typename K::F64(0.0))));
   CHECK(c.put(max(c.doubles(0), c.doubles(1))); c.put(max(c.doubles(1), typename K::F64(-0.0))));
   CHECK(c.put_chosen(less(c.doubles(0), c.doubles(1))));
