@@ -130,7 +130,9 @@ struct Sparse {
     if constexpr (G == Grid::ragged) return select(less(low, U32(narrow)), bits, U32(0u));
     return bits;
   }
-  FASTINIT_INLINE uint64_t zeros_of_column() const { return selects() ? zeros : number({zero_high, zero_low}); }
+  FASTINIT_INLINE uint64_t zeros_of_column() const {
+    return selects() ? zeros : number({zero_high, zero_low});
+  }
   FASTINIT_INLINE uint32_t highs() const { return uint32_t{1} << high_bits; }
 
  private:
