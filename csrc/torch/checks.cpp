@@ -178,18 +178,7 @@ void check_part(const char* op, const at::Tensor& self, const Part& part) {
 
 // ---- Parameters --------------------------------------------------------------------------------------------------
 
-double largest(DType dtype) {
-  switch (dtype) {
-    case DType::f64:
-      return DBL_MAX;
-    case DType::f16:
-      return 65504;
-    case DType::bf16:
-      return 0x1.FEp127;
-    default:
-      return FLT_MAX;
-  }
-}
+double largest(DType dtype) { return highest(dtype); }
 
 void check_finite(const char* op, const at::Tensor& self, const char* name, double value) {
   FASTINIT_CHECK(std::isfinite(value), op, name, " must be finite, but is ", value);
