@@ -131,7 +131,7 @@ def member_keys(key: Tensor, count: int) -> Tensor:
     return level.wrap(keys, 1) if batched else keys
 
 
-library = torch.library.Library("fastinit", "IMPL")
+library: Any = torch.library.Library("fastinit", "IMPL")  # type: ignore[no-untyped-call]
 for name in _parts.DRAWING:
     for overload in ("default", "key", "part"):
         suffix = "" if overload == "default" else f".{overload}"
