@@ -49,6 +49,10 @@ FASTINIT_INLINE constexpr Float8Format format_of(DType dtype) {
       return {3, 7, 0x7E, 0x7E, false};
   }
 }
+// Whether numbers beyond the largest become the largest.
+FASTINIT_INLINE constexpr bool saturates(DType dtype) {
+  return is_float8(dtype) && format_of(dtype).overflow == format_of(dtype).largest;
+}
 
 // The type the arithmetic for T is done in.
 template <class T>

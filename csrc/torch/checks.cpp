@@ -196,7 +196,7 @@ void check_normal(const char* op, const at::Tensor& self, double mean, double st
   check_std(op, self, std);
   const DType dtype = dtype_of(self);
   const double sigmas = dtype == DType::f64 ? largest_normal<double> : largest_normal<float>;
-  FASTINIT_CHECK(std::abs(mean) + sigmas * std <= largest(dtype), op, "values with mean ", mean, " and std ",
+  FASTINIT_CHECK(saturates(dtype) || std::abs(mean) + sigmas * std <= largest(dtype), op, "values with mean ", mean, " and std ",
                  std, " may be as large as mean + ", sigmas, " std, which is out of bounds for ",
                  self.scalar_type());
 }

@@ -7,6 +7,7 @@ A fill takes its key from a source: a generator, the default generator of the te
 is the key itself. ``caller`` is the function that error messages name.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -118,12 +119,13 @@ def one_key(key: AnyKey) -> Tensor:
 
     A key of ``torch.func._random`` is a seed and an offset, in two uint64. With the offset 0 it is the seed.
     """
-    if isinstance(key, int) and not isinstance(key, bool):
+    if not isinstance(key, Tensor):
+        if isinstance(key, bool) or not hasattr(key, "__index__"):
+            raise TypeError(f"key must be an int or a tensor, not {type(key).__name__}")
+        key = operator.index(key)
         if not -(2**63) <= key < 2**64:
             raise ValueError(f"key must lie in [-2^63, 2^64), but is {key}")
-        return torch.tensor(key - 2**64 if key >= 2**63 else key)
-    if not isinstance(key, Tensor):
-        raise TypeError(f"key must be an int or a tensor, not {type(key).__name__}")
+        return torch.tensor(key - 2**64 if key >= 2**63 else key, device="cpu")
     if key.dtype == torch.int64 and key.dim() == 0:
         return key
     if key.dtype == torch.uint64 and key.shape == (2,):

@@ -66,10 +66,24 @@ def outside(rule: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
+def filling(name: str, overload: str) -> Callable[..., None]:
+    """The operator. Within ``functionalize``, which takes none that changes a tensor, the one that draws a new one."""
+    op = getattr(getattr(torch.ops.fastinit, name), overload)
+
+    def fill(tensor: Tensor, *numbers: float, **source: Any) -> None:
+        if torch._is_functional_tensor(tensor):
+            drawn = getattr(getattr(torch.ops.fastinit, name[:-1]), overload)(tensor, *numbers, **source)
+            with torch.no_grad():
+                tensor.copy_(drawn)
+        else:
+            op(tensor, *numbers, **source)
+
+    return fill
+
+
 def rule_for(name: str, overload: str) -> Callable[..., None]:
-    packet = getattr(torch.ops.fastinit, name)
-    op = getattr(packet, overload)
-    with_key = packet.key if overload == "default" else op
+    op = filling(name, overload)
+    with_key = filling(name, "key") if overload == "default" else op
 
     def fill(
         tensor: Tensor,
@@ -93,7 +107,8 @@ def rule_for(name: str, overload: str) -> Callable[..., None]:
             keys, of_samples = level.samples(key)
             if of_samples and not batched:
                 raise level.error(
-                    "there is a key for each sample, but the tensor is the same for all of them"
+                    "there is a key for each sample, but the tensor is the same for all of them; make it of the "
+                    "key, by key.new_empty(shape, dtype=...)"
                 )
             if of_samples:
                 with_key(samples, *numbers, key=keys, **part)

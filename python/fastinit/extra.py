@@ -146,7 +146,7 @@ def delta_orthogonal_(
     _kernels.require_writable("delta_orthogonal_", tensor)
     # The matrix first: should an argument be wrong, nothing has been written yet.
     with torch.no_grad():
-        matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
+        matrix = tensor.new_empty((outputs, inputs))
         _kernels.orthogonal_(matrix, gain, source, "delta_orthogonal_")
         _kernels.zero_(tensor, "delta_orthogonal_")
         centre = tensor
