@@ -201,6 +201,7 @@ struct Kernels<Op, Overload, std::index_sequence<I...>, Types<Tail...>> {
   }
   // A new tensor like this one. torch.func.functionalize needs it: it takes no op of others that changes a tensor.
   static Tensor drawn(const Tensor& self, Number<I>... numbers, Tail... tail) {
+    if (!self.key_set().has(c10::DispatchKey::FuncTorchBatched)) check_writable(Op::name, self);
     const Tensor result = at::empty_like(self);
     op().call(result, numbers..., tail...);
     return result;
@@ -225,15 +226,6 @@ void for_each_overload(const F& f) {
     f.template operator()<Kernels<Op, FromGenerator>>();
     f.template operator()<Kernels<Op, FromKey>>();
     f.template operator()<Kernels<Op, OfPart>>();
-  });
-}
-
-// Those that draw new tensors.
-template <class F>
-void for_each_drawn(const F& f) {
-  for_each_op([&]<class Op>() {
-    f.template operator()<Kernels<Op, FromGenerator>>();
-    f.template operator()<Kernels<Op, FromKey>>();
   });
 }
 
@@ -267,7 +259,7 @@ TORCH_LIBRARY(fastinit, m) {
   const std::vector<at::Tag> pure{at::Tag::pt2_compliant_tag};
   const std::vector<at::Tag> random{at::Tag::pt2_compliant_tag, at::Tag::nondeterministic_seeded};
   for_each_overload([&]<class K>() { m.def(K::schema().c_str(), K::draws ? random : pure); });
-  for_each_drawn([&]<class K>() { m.def(K::schema_of_drawn().c_str(), K::draws ? random : pure); });
+  for_each_overload([&]<class K>() { m.def(K::schema_of_drawn().c_str(), K::draws ? random : pure); });
   m.def("take_key(Tensor self, *, Generator? generator=None) -> Tensor", random);
   m.def("member_keys(Tensor key, int count) -> Tensor", pure);
 }
@@ -289,15 +281,15 @@ FASTINIT_IMPL(ADInplaceOrView, in_place)
 FASTINIT_IMPL(FuncTorchVmapMode, vmap)
 TORCH_LIBRARY_IMPL(fastinit, FuncTorchVmapMode, m) { m.impl("take_key", TORCH_FN(take_key_vmap)); }
 TORCH_LIBRARY_IMPL(fastinit, CompositeExplicitAutograd, m) {
-  for_each_drawn([&]<class K>() { m.impl(K::name_of_drawn().c_str(), TORCH_FN(K::drawn)); });
+  for_each_overload([&]<class K>() { m.impl(K::name_of_drawn().c_str(), TORCH_FN(K::drawn)); });
   m.impl("member_keys", TORCH_FN(member_keys));
 }
 TORCH_LIBRARY_IMPL(fastinit, FuncTorchBatched, m) {
-  for_each_drawn([&]<class K>() { m.impl(K::name_of_drawn().c_str(), TORCH_FN(K::drawn)); });
+  for_each_overload([&]<class K>() { m.impl(K::name_of_drawn().c_str(), TORCH_FN(K::drawn)); });
 }
 TORCH_LIBRARY_IMPL(fastinit, Autograd, m) {
   for_each_overload([&]<class K>() { m.impl(K::name().c_str(), torch::CppFunction::makeFallthrough()); });
-  for_each_drawn([&]<class K>() { m.impl(K::name_of_drawn().c_str(), torch::CppFunction::makeFallthrough()); });
+  for_each_overload([&]<class K>() { m.impl(K::name_of_drawn().c_str(), torch::CppFunction::makeFallthrough()); });
   m.impl("take_key", torch::CppFunction::makeFallthrough());
   m.impl("member_keys", torch::CppFunction::makeFallthrough());
 }

@@ -269,6 +269,7 @@ PYBIND11_MODULE(_C, m) {
       "caller"_a, "tensor"_a, "one_value"_a = false);
 
   py::class_<PythonKey> key(m, "Key", "A key itself, where a generator may stand: 64 bits, or one int64.");
+  key.def_readonly("value", &PythonKey::value);
   key.def(py::init([](const Tensor& value) { return PythonKey{value}; }), "value"_a);
   key.def(py::init([](uint64_t bits) {
             return PythonKey{at::scalar_tensor(static_cast<int64_t>(bits), at::kLong)};

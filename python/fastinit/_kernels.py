@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._library.effects import EffectType
-from torch.compiler import is_dynamo_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from fastinit import _C, _parts
 from fastinit import _vmap as _vmap  # registers its rules
@@ -165,6 +166,30 @@ def take_key(tensor: Tensor, source: Source, caller: str) -> Any:
     else:
         named(take, tensor, (), source, caller)
     return taken[0]
+
+
+def fill_piece(
+    function: Callable[..., Any],
+    tensor: Tensor,
+    piece: tuple[int, int, int],
+    numbers: tuple[float, ...],
+    key: Any,
+) -> None:
+    """Fill a piece of a tensor, from an index on along a dimension, as a part of the whole. The key has been taken."""
+    transformed = is_compiling() or is_functorch_wrapped_tensor(tensor)
+    if not transformed or _parts.is_part(tensor):
+        function(_parts.piece(tensor, *piece), *numbers, key)
+        return
+    # torch's transforms cannot look into such a part, but know the operator.
+    local, place = _parts.placed_piece(tensor, *piece)
+    value = key.value if isinstance(key, Key) else key
+    with torch.no_grad():
+        if is_dynamo_compiling():
+            _parts.prepare_to_compile()
+            op = getattr(torch.ops.fastinit, function.__name__).part
+        else:
+            op = _vmap.filling(function.__name__, "part")
+        op(local, *numbers, **place.arguments, key=value)
 
 
 def fill_(tensor: Tensor, value: float, caller: str) -> None:

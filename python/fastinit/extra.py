@@ -475,33 +475,37 @@ def _scaled(
     stds = [gain / math.sqrt(fan) if fan else 0.0 for fan in layout.fans(tensor.shape, mode)]
     if tensor.numel() == 0:
         return tensor
-    fill = _FILLS[distribution]
     if len(stds) == 1:
-        fill(tensor, stds[0], source)
+        name, numbers = _FILLS[distribution](stds[0])
+        getattr(init, name)(tensor, *numbers, source)
         return tensor
     pieces = layout.pieces(tensor.shape)
     key = _kernels.take_key(tensor, source, "variance_scaling_")
     first = 0
     for std, (dim, size) in zip(stds, pieces, strict=True):
-        fill(_parts.piece(tensor, dim, first, size), std, key)
+        name, numbers = _FILLS[distribution](std)
+        _kernels.fill_piece(getattr(init, name), tensor, (dim, first, size), numbers, key)
         first += size
     return tensor
 
 
-def _uniform(tensor: Tensor, std: float, source: Source) -> None:
+# A function of init and its numbers, for a standard deviation.
+
+
+def _uniform(std: float) -> tuple[str, tuple[float, ...]]:
     bound = init.SQRT_3 * std
-    init.uniform_(tensor, -bound, bound, source)  # type: ignore[arg-type]
+    return "uniform_", (-bound, bound)
 
 
-def _normal(tensor: Tensor, std: float, source: Source) -> None:
-    init.normal_(tensor, 0.0, std, source)  # type: ignore[arg-type]
+def _normal(std: float) -> tuple[str, tuple[float, ...]]:
+    return "normal_", (0.0, std)
 
 
-def _truncated_normal(tensor: Tensor, std: float, source: Source) -> None:
+def _truncated_normal(std: float) -> tuple[str, tuple[float, ...]]:
     if std == 0.0:
-        return _normal(tensor, std, source)
+        return _normal(std)
     wide = std / truncated_std(2.0)
-    init.trunc_normal_(tensor, 0.0, wide, -2 * wide, 2 * wide, source)  # type: ignore[arg-type]
+    return "trunc_normal_", (0.0, wide, -2 * wide, 2 * wide)
 
 
 _FILLS = {"truncated_normal": _truncated_normal, "normal": _normal, "uniform": _uniform}

@@ -190,4 +190,4 @@ def test_extremes(run):
 
 
 def test_the_list_of_fills_is_complete():
-    assert {dtype for _, dtype in CASES} == {*REAL, *COMPLEX}
+    assert {dtype for _, dtype in CASES} == {*REAL, *COMPLEX, *FLOAT8}

@@ -88,7 +88,7 @@ void fill(const char* op, const double* p, const Region& region, void* data, DTy
       return fill<T>(region, data, dtype, key, TruncatedNormal<R>::make(p[0], p[1], p[2], p[3], dtype));
     case 's': {  // std, rows, columns, zeros, parts
       const auto count = [&](int i) { return static_cast<uint64_t>(p[i]); };
-      return fill<T>(region, data, key,
+      return fill<T>(region, data, dtype, key,
                      Sparse<R>::make(p[0], count(1), count(2), count(3), static_cast<int>(p[4])));
     }
   }
