@@ -196,9 +196,9 @@ void check_normal(const char* op, const at::Tensor& self, double mean, double st
   check_std(op, self, std);
   const DType dtype = dtype_of(self);
   const double sigmas = dtype == DType::f64 ? largest_normal<double> : largest_normal<float>;
-  FASTINIT_CHECK(saturates(dtype) || std::abs(mean) + sigmas * std <= largest(dtype), op, "values with mean ", mean, " and std ",
-                 std, " may be as large as mean + ", sigmas, " std, which is out of bounds for ",
-                 self.scalar_type());
+  FASTINIT_CHECK(saturates(dtype) || std::abs(mean) + sigmas * std <= largest(dtype), op, "values with mean ",
+                 mean, " and std ", std, " may be as large as mean + ", sigmas,
+                 " std, which is out of bounds for ", self.scalar_type());
 }
 
 void check_interval(const char* op, const at::Tensor& self, double lower, double upper, bool open) {

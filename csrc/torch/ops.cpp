@@ -149,7 +149,9 @@ struct Kernels<Op, Overload, std::index_sequence<I...>, Types<Tail...>> {
   static std::string schema() { return name() + "(Tensor(a!) self, " + arguments() + ") -> ()"; }
   // The op that draws a new tensor has the name without the underscore.
   static std::string name_of_drawn() { return name().erase(std::string_view(Op::name).size() - 1, 1); }
-  static std::string schema_of_drawn() { return name_of_drawn() + "(Tensor self, " + arguments() + ") -> Tensor"; }
+  static std::string schema_of_drawn() {
+    return name_of_drawn() + "(Tensor self, " + arguments() + ") -> Tensor";
+  }
 
   template <const Backend& on>
   static void fill(const Tensor& self, Number<I>... numbers, Tail... tail) {
@@ -289,7 +291,8 @@ TORCH_LIBRARY_IMPL(fastinit, FuncTorchBatched, m) {
 }
 TORCH_LIBRARY_IMPL(fastinit, Autograd, m) {
   for_each_overload([&]<class K>() { m.impl(K::name().c_str(), torch::CppFunction::makeFallthrough()); });
-  for_each_overload([&]<class K>() { m.impl(K::name_of_drawn().c_str(), torch::CppFunction::makeFallthrough()); });
+  for_each_overload(
+      [&]<class K>() { m.impl(K::name_of_drawn().c_str(), torch::CppFunction::makeFallthrough()); });
   m.impl("take_key", torch::CppFunction::makeFallthrough());
   m.impl("member_keys", torch::CppFunction::makeFallthrough());
 }

@@ -116,8 +116,12 @@ def rule_for(name: str, overload: str) -> Callable[..., None]:
                 fill_alike(lambda one: with_key(one, *numbers, key=keys, **part))
         elif not level.different(batched):
             fill_alike(lambda one: op(one, *numbers, generator=generator, **part))
-        elif samples.numel() > 0 or part:
-            with_key(samples, *numbers, key=keys_of_samples(samples, generator), **part)
+        else:
+            draws = samples.numel() > 0 or part
+            keys = (
+                keys_of_samples(samples, generator) if draws else torch.zeros(len(samples), dtype=torch.int64)
+            )
+            with_key(samples, *numbers, key=keys, **part)
 
     return outside(fill)
 
