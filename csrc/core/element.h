@@ -1,6 +1,8 @@
 // The types a tensor can hold, and the one rounding from the arithmetic's type to them (contract C8).
 #pragma once
 
+#include <math.h>
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -9,7 +11,7 @@
 
 namespace fastinit {
 
-enum class DType { f32, f64, f16, bf16 };
+enum class DType { f32, f64, f16, bf16, f8_e4m3fn, f8_e4m3fnuz, f8_e5m2, f8_e5m2fnuz };
 
 // 16-bit storage. The values in between are always float32.
 struct Half {
@@ -18,6 +20,39 @@ struct Half {
 struct BFloat16 {
   uint16_t bits;
 };
+// 8-bit storage, in the format that the dtype says.
+struct Float8 {
+  uint8_t bits;
+};
+FASTINIT_INLINE constexpr bool is_float8(DType dtype) { return dtype >= DType::f8_e4m3fn; }
+FASTINIT_INLINE constexpr int64_t size_of(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : is_float8(dtype) ? 1 : 2;
+}
+
+// P. Micikevicius et al.: "FP8 formats for deep learning", 2022; "fnuz" (finite, no negative zero): B. Noune et al.: "8-bit
+// numerical formats for deep neural networks", 2022.
+struct Float8Format {
+  uint32_t mantissa, bias;
+  uint32_t largest;    // of the bits without the sign, that of the largest number
+  uint32_t overflow;   // what larger numbers become, as in torch's cast: that one, infinity, or NaN
+  bool unsigned_zero;  // the bits of -0 are NaN
+};
+FASTINIT_INLINE constexpr Float8Format format_of(DType dtype) {
+  switch (dtype) {
+    case DType::f8_e4m3fnuz:
+      return {3, 8, 0x7F, 0x80, true};
+    case DType::f8_e5m2:
+      return {2, 15, 0x7B, 0x7C, false};
+    case DType::f8_e5m2fnuz:
+      return {2, 16, 0x7F, 0x80, true};
+    default:
+      return {3, 7, 0x7E, 0x7E, false};
+  }
+}
+// Whether numbers beyond the largest become the largest.
+FASTINIT_INLINE constexpr bool saturates(DType dtype) {
+  return is_float8(dtype) && format_of(dtype).overflow == format_of(dtype).largest;
+}
 
 // The type the arithmetic for T is done in.
 template <class T>
@@ -82,6 +117,39 @@ FASTINIT_INLINE Half round_to<Half>(float x) {
 #endif
 }
 
+// The magnitude of x in that format, to nearest, ties to even; more than `largest` where it overflows. A sum whose last bit
+// is worth as much as the format's does the rounding, of normal and of subnormal numbers alike.
+FASTINIT_INLINE uint32_t float8_magnitude(const Float8Format& format, float x) {
+  constexpr uint32_t exponents = 0x7F800000u, beyond = 0x48000000u;  // 2^17
+  const uint32_t least = (128 - format.bias) << 23, unit = (23 - format.mantissa) << 23;
+  uint32_t magnitude = bit_cast<uint32_t>(x) & 0x7FFFFFFFu;
+  magnitude = magnitude < beyond ? magnitude : beyond;
+  uint32_t exponent = magnitude & exponents;
+  exponent = exponent > least ? exponent : least;
+  const uint32_t sum = bit_cast<uint32_t>(bit_cast<float>(magnitude) + bit_cast<float>(exponent + unit));
+  return sum - (exponent + unit) + ((exponent - least) >> (23 - format.mantissa));
+}
+
+FASTINIT_INLINE Float8 round_to_float8(const Float8Format& format, float x) {
+  uint32_t bits = float8_magnitude(format, x);
+  bits = bits < format.overflow ? bits : format.overflow;
+  const uint32_t sign = (bit_cast<uint32_t>(x) >> 24) & 0x80u;
+  return {static_cast<uint8_t>(format.unsigned_zero && (bits & 0x7Fu) == 0 ? bits : bits | sign)};
+}
+
+// What rounds to T besides the value itself: the format, where T does not say it.
+template <class T>
+struct Rounding {
+  FASTINIT_INLINE explicit Rounding(DType) {}
+  FASTINIT_INLINE T operator()(ArithmeticFor<T> x) const { return round_to<T>(x); }
+};
+template <>
+struct Rounding<Float8> {
+  Float8Format format;
+  FASTINIT_INLINE explicit Rounding(DType dtype) : format(format_of(dtype)) {}
+  FASTINIT_INLINE Float8 operator()(float x) const { return round_to_float8(format, x); }
+};
+
 // The value of T's bits, exactly.
 FASTINIT_INLINE float widen(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
@@ -102,7 +170,10 @@ inline __attribute__((always_inline)) auto with_type(DType dtype, const F& f) {
   if constexpr (sizeof(R) == sizeof(double)) {
     return f(double());
   } else {
-    return dtype == DType::f16 ? f(Half()) : dtype == DType::bf16 ? f(BFloat16()) : f(float());
+    return is_float8(dtype)       ? f(Float8())
+           : dtype == DType::f16  ? f(Half())
+           : dtype == DType::bf16 ? f(BFloat16())
+                                  : f(float());
   }
 }
 
@@ -117,16 +188,52 @@ ArithmeticFor<T> below(ArithmeticFor<T> x) {
   bits = static_cast<B>((bits & sign) != 0 ? bits + 1 : bits - 1);
   return widen(bit_cast<T>(bits));
 }
+
+// Numbers of a float8 format, counted from zero; infinity comes after the largest.
+inline double float8_number(const Float8Format& format, int count) {
+  const uint32_t bits = static_cast<uint32_t>(count < 0 ? -count : count), m = format.mantissa;
+  const uint32_t exponent = bits >> m, fraction = bits & ((1u << m) - 1);
+  const double unit =
+      bit_cast<double>((1024 + uint64_t{exponent != 0 ? exponent - 1 : 0} - format.bias - m) << 52);
+  const double x = bits > format.largest ? HUGE_VAL : ((exponent != 0 ? 1u << m : 0) + fraction) * unit;
+  return count < 0 ? -x : x;
+}
+inline int float8_count(const Float8Format& format, double x) {
+  const uint32_t bits = float8_magnitude(format, static_cast<float>(x));
+  const int count = static_cast<int>(bits > format.largest ? format.largest + 1 : bits);
+  return x < 0 ? -count : count;
+}
+
 inline double below(DType dtype, double x) {
-  if (dtype == DType::f64) return below<double>(x);
-  return with_type<float>(dtype, [&](auto t) { return below<decltype(t)>(static_cast<float>(x)); });
+  switch (dtype) {
+    case DType::f64:
+      return below<double>(x);
+    case DType::f32:
+      return below<float>(static_cast<float>(x));
+    case DType::f16:
+      return below<Half>(static_cast<float>(x));
+    case DType::bf16:
+      return below<BFloat16>(static_cast<float>(x));
+    default:
+      return float8_number(format_of(dtype), float8_count(format_of(dtype), x) - 1);
+  }
 }
 
 // The number of the dtype that x rounds to; the largest that is x or less, and the smallest that is x or more (infinities
 // where there is none); the largest of all.
 inline double round_nearest(DType dtype, double x) {
-  if (dtype == DType::f64) return x;
-  return with_type<float>(dtype, [&](auto t) { return widen(round_to<decltype(t)>(static_cast<float>(x))); });
+  switch (dtype) {
+    case DType::f64:
+      return x;
+    case DType::f32:
+      return static_cast<float>(x);
+    case DType::f16:
+      return widen(round_to<Half>(static_cast<float>(x)));
+    case DType::bf16:
+      return widen(round_to<BFloat16>(static_cast<float>(x)));
+    default:
+      return float8_number(format_of(dtype), float8_count(format_of(dtype), x));
+  }
 }
 inline double round_down(DType dtype, double x) {
   const double nearest = round_nearest(dtype, x);

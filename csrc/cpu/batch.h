@@ -1,6 +1,8 @@
 // Many short rows at once: the blocks of the stream that they are in, wherever these are, are drawn side by side.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/run.h"
 
 namespace fastinit::FASTINIT_TARGET {
@@ -21,6 +23,16 @@ template <class R>
 FASTINIT_INLINE Pair<Bits<Lanes, R>> group_bits(const Scattered<R>& run, int64_t block, Purpose purpose) {
   return bits_of<Lanes, R>(words_of<Lanes>(Lanes::blocks_at(run.low + block), Lanes::U64(uint64_t{run.high}),
                                            0, purpose, run.keys));
+}
+
+// What values of T are drawn as. 8-bit ones are rounded in the nearest cache: one set of loops serves all their formats.
+template <class T>
+using Drawn = std::conditional_t<std::is_same_v<T, Float8>, float, T>;
+
+template <class T>
+FASTINIT_INLINE void round_all(T* to, const Drawn<T>* from, int64_t n, const Rounding<T>& rounding) {
+  const Rounding<T> round = rounding;  // which the compiler need not read again
+  for (int64_t i = 0; i < n; ++i) to[i] = round(from[i]);
 }
 
 // What is still to be done to the values of a row once they are drawn. For most distributions, nothing.
@@ -117,6 +129,20 @@ class Batch {
   uint32_t high_ = 0;
   uint32_t low_[blocks + larger(at_once, int64_t{Lanes::blocks})];
   alignas(64) T values_[blocks * per_block + group_size<R>];
+};
+
+// The values of a batch as memory is to have them.
+template <class T>
+struct Rounded {
+  const T* of(Batch<T>& batch, const Rounding<T>&) const { return batch.values(); }
+};
+template <>
+struct Rounded<Float8> {
+  const Float8* of(Batch<float>& batch, const Rounding<Float8>& rounding) {
+    round_all(values, batch.values(), batch.size(), rounding);
+    return values;
+  }
+  Float8 values[Batch<float>::blocks * 4];
 };
 
 }  // namespace

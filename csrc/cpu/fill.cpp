@@ -61,32 +61,52 @@ void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t by
 
 }  // namespace
 
-void fill(const Fill& f) {
-  const int64_t elements = f.region.elements();
-  if (elements == 0) return;
-  const int64_t element_size = f.dtype == DType::f64 ? 8 : f.dtype == DType::f32 ? 4 : 2;
+void fill(const Fill& f, const Members& members) {
+  const int64_t elements = f.region.elements(), all = elements * members.count;
+  if (all == 0) return;
+  const int64_t element_size = size_of(f.dtype);
+  const int64_t units = (elements + unit - 1) / unit;  // of a member
   struct Context {
-    Job job;
+    const Fill& fill;
+    const Members& members;
     FillPart fill_part;
-    int64_t elements;
+    const void* distribution;
+    int64_t elements, units, member_bytes;
+    bool streaming;
   };
   const void* const distribution =
       std::visit([](const auto& d) { return static_cast<const void*>(&d); }, f.distribution);
-  Context context{{f.region, f.data, f.key, distribution, elements * element_size >= streaming_bytes},
+  Context context{f,
+                  members,
                   fill_part[static_cast<int>(active())](f.distribution.index(), f.dtype),
-                  elements};
+                  distribution,
+                  elements,
+                  units,
+                  members.step * element_size,
+                  all * element_size >= streaming_bytes};
   const auto part = [](int64_t begin, int64_t end, void* p) {
     const Context& c = *static_cast<const Context*>(p);
-    c.fill_part(c.job, begin * unit, std::min(end * unit, c.elements));
+    for (int64_t m = begin / c.units, first = m * c.units; first < end; ++m, first += c.units) {
+      const Job job{c.fill.region,  static_cast<char*>(c.fill.data) + m * c.member_bytes,
+                    c.fill.dtype,   c.members.keys[m],
+                    c.distribution, c.streaming};
+      c.fill_part(job, std::max(begin - first, int64_t{0}) * unit,
+                  std::min((end - first) * unit, c.elements));
+    }
   };
-  if (f.region.dims == 1 && f.region.strides[0] == 1) ask_for_huge_pages(f.data, elements * element_size);
-  const int64_t units = (elements + unit - 1) / unit;
-  if (units <= fewest_units) return part(0, units, &context);
+  if (f.region.dims == 1 && f.region.strides[0] == 1 && (members.count == 1 || members.step == elements)) {
+    ask_for_huge_pages(f.data, all * element_size);
+  }
+  const int64_t fewest = std::max(fewest_units, fewest_units * unit / elements),
+                all_units = units * members.count;
+  if (all_units <= fewest) return part(0, all_units, &context);
   const bool sparse = std::holds_alternative<Sparse<float>>(f.distribution) ||
                       std::holds_alternative<Sparse<double>>(f.distribution);
-  const bool few_strips = sparse && elements < many_strips;
+  const bool few_strips = sparse && all < many_strips;
   const int64_t parts = threads() * (few_strips ? parts_per_thread_of_few_strips : parts_per_thread);
-  parallel_for(0, units, std::max(fewest_units, (units + parts - 1) / parts), part, &context);
+  parallel_for(0, all_units, std::max(fewest, (all_units + parts - 1) / parts), part, &context);
 }
+
+void fill(const Fill& f) { fill(f, {&f.key, 1, 0}); }
 
 }  // namespace fastinit::cpu

@@ -18,8 +18,9 @@ void fill_part(const cpu::Job& job, int64_t begin, int64_t end) {
   const DefaultFloatingPoint guard;
   const Keys keys(job.key);
   const D& distribution = *static_cast<const D*>(job.distribution);
-  fill_region(Task<T, D>{job.region, static_cast<T*>(job.data), keys, distribution, job.streaming}, begin,
-              end);
+  fill_region(Task<T, D>{job.region, static_cast<T*>(job.data), Rounding<T>(job.dtype), keys, distribution,
+                         job.streaming},
+              begin, end);
 #if defined(__x86_64__)
   if (job.streaming) _mm_sfence();
 #endif

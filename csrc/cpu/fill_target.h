@@ -12,6 +12,7 @@ namespace cpu {
 struct Job {
   const Region& region;
   void* data;
+  DType dtype;
   Key key;
   const void* distribution;
   bool streaming;  // past the caches

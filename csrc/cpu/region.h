@@ -20,6 +20,7 @@ template <class T, class D>
 struct Task {
   const Region& region;
   T* data;
+  Rounding<T> rounding;
   const Keys& keys;
   const D& distribution;
   bool streaming;
@@ -79,12 +80,26 @@ class DirectWriter {
 
   // Columns from .. to - 1 of a row.
   void write(const Rows& row, int64_t from, int64_t to) {
-    fill_run(task_.data + row.memory + from, row.index + static_cast<uint64_t>(from), to - from, task_.keys,
-             task_.distribution, task_.streaming);
+    T* p = task_.data + row.memory + from;
+    uint64_t index = row.index + static_cast<uint64_t>(from);
+    if constexpr (std::is_same_v<T, Drawn<T>>) {
+      fill_run(p, index, to - from, task_.keys, task_.distribution, task_.streaming);
+    } else {
+      alignas(64) Drawn<T> values[at_once];
+      for (int64_t rest = to - from; rest > 0;) {
+        const int64_t n = smaller(rest, at_once - static_cast<int64_t>(index % at_once));
+        fill_run(values, index, n, task_.keys, task_.distribution, false);
+        round_all(p, values, n, task_.rounding);
+        p += n;
+        index += static_cast<uint64_t>(n);
+        rest -= n;
+      }
+    }
   }
   void finish() {}
 
  private:
+  static constexpr int64_t at_once = 2048;  // in the nearest cache
   const Task<T, D>& task_;
 };
 
@@ -137,7 +152,7 @@ class BatchWriter {
   // Writes what has been gathered.
   void finish() {
     if (batch_.empty()) return;
-    if constexpr (!Finish<D>::any && !rejects<D>) {
+    if constexpr (!Finish<D>::any && !rejects<D> && std::is_same_v<T, Drawn<T>>) {
       // Whole blocks that touch in memory, as narrow shards have them, are drawn where they belong.
       if (count_ == 1 && pieces_[0].n == batch_.size() && task_.stride() == 1) {
         batch_.draw(pieces_[0].to, task_.keys, task_.distribution, task_.streaming);
@@ -153,9 +168,10 @@ class BatchWriter {
       }
     }
     const int64_t stride = task_.stride();
+    const T* const rounded = rounded_.of(batch_, task_.rounding);
     for (int64_t i = 0; i < count_; ++i) {
       const Piece piece = pieces_[i];
-      const T* const values = batch_.values() + piece.at;
+      const T* const values = rounded + piece.at;
       if (stride == 1) {
         copy_piece(piece.to, values, piece.n, task_.streaming);
       } else {
@@ -200,7 +216,8 @@ class BatchWriter {
   static constexpr int64_t most = 512;
   const Task<T, D>& task_;
   Finish<D> finish_;
-  Batch<T> batch_;
+  Batch<Drawn<T>> batch_;
+  Rounded<T> rounded_;
   int64_t count_ = 0;
   Piece pieces_[most];
 };
@@ -233,7 +250,7 @@ class TileWriter {
     while (rows > 0) {
       int64_t count = 0, width = n;
       const auto put = [&](int64_t at) { at_[count++] = static_cast<int32_t>(at); };
-      const int64_t many = smaller(most, Batch<T>::elements / n / per_line * per_line);
+      const int64_t many = smaller(most, Batch<Drawn<T>>::elements / n / per_line * per_line);
       if (batch_.add_rows(index, index_down, n, smaller(rows, many), put) == 0) {
         width = smaller(n, batch_.room(index));  // a row across two high halves: its rest is a box of its own
         put(batch_.add(index, width));
@@ -262,7 +279,7 @@ class TileWriter {
   template <class F>
   FASTINIT_INLINE void write_columns(T* to, int64_t width, int64_t rows, const F& at) {
     const int64_t down = task_.down(), stride = task_.stride();
-    const T* values = batch_.values();
+    const T* values = rounded_.of(batch_, task_.rounding);
     for (int64_t k = 0; k < width; ++k, to += stride, ++values) {
       T* p = to;
       int64_t i = 0;
@@ -280,7 +297,8 @@ class TileWriter {
   static constexpr int64_t most = 512, per_line = 64 / static_cast<int64_t>(sizeof(T));
   const Task<T, D>& task_;
   Finish<D> finish_;
-  Batch<T> batch_;
+  Batch<Drawn<T>> batch_;
+  Rounded<T> rounded_;
   int32_t at_[most];  // of the rows in the batch
 };
 
@@ -343,7 +361,8 @@ void with_rows(const Region& region, const F& fill) {
 template <class T, class D>
 void fill_region(const Task<T, D>& task, int64_t begin, int64_t end) {
   with_rows(task.region, [&](const Region& region) {
-    fill_rows(Task<T, D>{region, task.data, task.keys, task.distribution, task.streaming}, begin, end);
+    fill_rows(Task<T, D>{region, task.data, task.rounding, task.keys, task.distribution, task.streaming},
+              begin, end);
   });
 }
 

@@ -72,7 +72,7 @@ template <class T>
 bool fill_groups([[maybe_unused]] const Task<T, Sparse<float>>& task, [[maybe_unused]] int64_t begin,
                  [[maybe_unused]] int64_t end) {
   using Strip = ZeroStrip<float>;
-  if constexpr (Lanes::U32::lanes % LanesOf16::U32::lanes != 0) {
+  if constexpr (Lanes::U32::lanes % LanesOf16::U32::lanes != 0 || !std::is_same_v<T, Drawn<T>>) {
     return false;
   } else {
     constexpr int group = group_size<float>, per_block = elements_per_block<float>;
@@ -144,7 +144,7 @@ void fill_strips(const Task<T, Sparse<R>>& task, int64_t begin, int64_t end) {
     const int64_t numbers = strip.elements(), in_row = numbers / strip.sizes[0], last = smaller(end, numbers);
     for (int64_t at = larger(begin, int64_t{0}); at < last;) {
       const int64_t next = smaller(last, (at / in_row + window) * in_row);
-      const Task<T, Sparse<R>> part{strip, data, task.keys, task.distribution, task.streaming};
+      const Task<T, Sparse<R>> part{strip, data, task.rounding, task.keys, task.distribution, task.streaming};
       if (!fill_groups(part, at, next)) fill_rows(part, at, next);
       at = next;
     }
@@ -162,8 +162,9 @@ void fill_region(const Task<T, Sparse<R>>& task, int64_t begin, int64_t end) {
   const int64_t columns = static_cast<int64_t>(task.distribution.columns);
   with_rows(task.region, [&](const Region& region) {
     if (region.dims > 1) {
-      return fill_strips(Task<T, Sparse<R>>{region, task.data, task.keys, task.distribution, task.streaming},
-                         begin, end);
+      return fill_strips(
+          Task<T, Sparse<R>>{region, task.data, task.rounding, task.keys, task.distribution, task.streaming},
+          begin, end);
     }
     Region box{2, {}, {}, {}, region.first_index};
     T* data = task.data;
@@ -178,7 +179,9 @@ void fill_region(const Task<T, Sparse<R>>& task, int64_t begin, int64_t end) {
       box.index_strides[1] = 1;
       const int64_t numbers = box.elements(), first = larger(begin, int64_t{0}), last = smaller(end, numbers);
       if (first < last) {
-        fill_strips(Task<T, Sparse<R>>{box, data, task.keys, task.distribution, task.streaming}, first, last);
+        fill_strips(
+            Task<T, Sparse<R>>{box, data, task.rounding, task.keys, task.distribution, task.streaming}, first,
+            last);
       }
       data += numbers * region.strides[0];
       box.first_index += static_cast<uint64_t>(numbers);

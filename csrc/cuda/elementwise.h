@@ -15,14 +15,14 @@ FASTINIT_INLINE Pair<Bits<Lanes, R>> block_bits(Block block, uint32_t draw, Purp
 }
 
 template <class Map, class D>
-FASTINIT_INLINE typename Map::P draw(Block block, const Keys& key, const D& distribution) {
+FASTINIT_INLINE typename Map::P draw(const Map& map, Block block, const Keys& key, const D& distribution) {
   using T = typename Map::Value;
   typename Map::P pack;
   FASTINIT_UNROLL
   for (uint32_t i = 0; i < Map::blocks; ++i) {
     const auto bits = block_bits<ArithmeticFor<T>>({block.low + i, block.high}, 0, Purpose::values, key);
     const auto x = distribution.template values<Lanes>(bits);
-    store_words<T>(pack.words + i * Map::P::words_per_block, x.first, x.second);
+    store_words<T>(pack.words + i * Map::P::words_per_block, x.first, x.second, map.rounding);
   }
   return pack;
 }
@@ -80,7 +80,7 @@ template <class Map, class D>
 FASTINIT_INLINE void fill_pack(const Map& map, uint32_t number, const Keys& key, const D& distribution) {
   if (number >= map.packs) return;
   const auto spot = map.spot(number);
-  if (spot.from < spot.to) put(spot, draw<Map>(spot.block, key, distribution));
+  if (spot.from < spot.to) put(spot, draw(map, spot.block, key, distribution));
 }
 
 template <class Map, class D>
@@ -89,7 +89,7 @@ FASTINIT_INLINE void fill_elementwise(const Map& map, uint32_t number, uint32_t 
   const uint32_t first = number * tile<Map> + thread;
   if constexpr (Map::contiguous) {
     if (map.inside(number * tile<Map>, tile<Map>)) {
-      const auto draw_at = [&](uint32_t pack) { return draw<Map>(map.block(pack), key, distribution); };
+      const auto draw_at = [&](uint32_t pack) { return draw(map, map.block(pack), key, distribution); };
       return fill_inside(
           map, first, thread, [&](uint32_t i) { return draw_at(first + i * threads); }, draw_at);
     }

@@ -246,7 +246,7 @@ void fill(const Fill& f, const uint64_t* device_key, Queue queue) {
           with_type<typename D::Arithmetic>(f.dtype, [&](auto t) {
             using T = decltype(t);
             constexpr int blocks = blocks_of_pack<T, D>;
-            for_each_map<T, blocks>(f.region, static_cast<T*>(f.data),
+            for_each_map<T, blocks>(f.region, static_cast<T*>(f.data), Rounding<T>(f.dtype),
                                     [&](const auto& map) { fill_map(map, d, launcher); });
           });
         });

@@ -99,19 +99,26 @@ FASTINIT_INLINE uint32_t round_two(float first, float second) {
 
 // The values of a block, rounded to T and in order, as the 32-bit words they are in memory.
 template <class T>
-FASTINIT_INLINE void store_words(uint32_t* words, Array<float, 2> first, Array<float, 2> second) {
+FASTINIT_INLINE void store_words(uint32_t* words, Array<float, 2> first, Array<float, 2> second,
+                                 const Rounding<T>& rounding) {
+  if constexpr (sizeof(T) == 1) {
+    const auto bits = [&](float x) { return uint32_t{rounding(x).bits}; };
+    *words = bits(first.v[0]) | bits(second.v[0]) << 8 | bits(first.v[1]) << 16 | bits(second.v[1]) << 24;
+    return;
+  }
   FASTINIT_UNROLL
   for (int i = 0; i < 2; ++i) {
     if constexpr (sizeof(T) == 2) {
       words[i] = round_two<T>(first.v[i], second.v[i]);
-    } else {
+    } else if constexpr (sizeof(T) == 4) {
       words[2 * i] = bit_cast<uint32_t>(first.v[i]);
       words[2 * i + 1] = bit_cast<uint32_t>(second.v[i]);
     }
   }
 }
 template <class T>
-FASTINIT_INLINE void store_words(uint32_t* words, Array<double, 1> first, Array<double, 1> second) {
+FASTINIT_INLINE void store_words(uint32_t* words, Array<double, 1> first, Array<double, 1> second,
+                                 const Rounding<T>&) {
   const uint64_t bits[2] = {bit_cast<uint64_t>(first.v[0]), bit_cast<uint64_t>(second.v[0])};
   FASTINIT_UNROLL
   for (int i = 0; i < 2; ++i) {

@@ -32,7 +32,9 @@ struct alignas(Blocks* elements_per_block<ArithmeticFor<T>> * sizeof(T)) Pack {
   uint32_t words[Blocks * words_per_block];
 
   FASTINIT_INLINE T operator[](int i) const {
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (sizeof(T) == 1) {
+      return {static_cast<uint8_t>(words[i / 4] >> (8 * (i % 4)))};
+    } else if constexpr (sizeof(T) == 2) {
       return {static_cast<uint16_t>(words[i / 2] >> (16 * (i % 2)))};
     } else if constexpr (sizeof(T) == 4) {
       return bit_cast<T>(words[i]);
@@ -41,7 +43,9 @@ struct alignas(Blocks* elements_per_block<ArithmeticFor<T>> * sizeof(T)) Pack {
     }
   }
   FASTINIT_INLINE void clear(int i) {
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (sizeof(T) == 1) {
+      words[i / 4] &= ~(0xFFu << (8 * (i % 4)));
+    } else if constexpr (sizeof(T) == 2) {
       words[i / 2] &= i % 2 == 0 ? 0xFFFF0000u : 0x0000FFFFu;
     } else if constexpr (sizeof(T) == 4) {
       words[i] = 0;
@@ -133,11 +137,12 @@ struct Contiguous {
   uint32_t packs;                 // of the frame
   uint32_t whole_from, whole_to;  // these packs lie within the run
   uint32_t shift;                 // bytes from the last multiple of a pack's size to the frame
+  Rounding<T> rounding;
 
   static constexpr int64_t most_elements = (int64_t{1} << 30) * P::size;
 
   // `first + n` must not be in another 2^32 blocks than `first` is.
-  Contiguous(T* out, uint64_t first, int64_t n) {
+  Contiguous(T* out, uint64_t first, int64_t n, Rounding<T> rounding) : rounding(rounding) {
     constexpr int per_block = elements_per_block<ArithmeticFor<T>>;
     const uint64_t block = first / per_block;
     begin = static_cast<int64_t>(first % per_block);
@@ -187,10 +192,11 @@ struct Strided {
   uint64_t first_index;
   int64_t width, stride;  // of a row
   uint32_t packs;
-  int dims, row;                        // `row`: the dimension that counts the packs of a row
+  int dims, row;  // `row`: the dimension that counts the packs of a row
+  Rounding<T> rounding;
   Dimension dim[Region::max_dims + 1];  // the nearest in memory first
 
-  Strided(const Region& region, T* to);
+  Strided(const Region& region, T* to, Rounding<T> rounding);
   // How many packs it would take; not to be rounded up to more than a map can have.
   static double packs_of(const Region& region);
 
@@ -232,8 +238,16 @@ double Strided<T>::packs_of(const Region& region) {
 }
 
 template <class T>
-Strided<T>::Strided(const Region& region, T* to)
-    : data(to), first_index(region.first_index), width(1), stride(0), packs(1), dims(0), row(-1), dim{} {
+Strided<T>::Strided(const Region& region, T* to, Rounding<T> rounding)
+    : data(to),
+      first_index(region.first_index),
+      width(1),
+      stride(0),
+      packs(1),
+      dims(0),
+      row(-1),
+      rounding(rounding),
+      dim{} {
   bool done[Region::max_dims] = {};
   int consecutive = region.dims - 1;
   while (consecutive >= 0 && region.index_strides[consecutive] != 1) --consecutive;
@@ -262,33 +276,37 @@ template <class T, class D>
 constexpr int blocks_of_pack = sizeof(T) == 2 && !std::is_same_v<D, Sparse<float>> ? 2 : 1;
 
 // Cuts a region into as many maps as it needs, one unless it is huge, and calls f(map) for each. `Blocks` is as in
-// blocks_of_pack.
+// blocks_of_pack. 8-bit values have strided maps only, which keeps the binary small.
 template <class T, int Blocks, class F>
-void for_each_map(Region region, T* data, const F& f) {
+void for_each_map(Region region, T* data, Rounding<T> rounding, const F& f) {
   using Run = Contiguous<T, Blocks>;
-  if (region.dims == 1 && region.strides[0] == 1 && region.index_strides[0] == 1) {
+  bool contiguous = false;
+  if constexpr (sizeof(T) > 1) {
+    contiguous = region.dims == 1 && region.strides[0] == 1 && region.index_strides[0] == 1;
+  }
+  if (contiguous) {
     constexpr uint64_t per_segment = uint64_t{elements_per_block<ArithmeticFor<T>>} << 32;
     for (int64_t n = region.sizes[0]; n > 0;) {
       const uint64_t room = per_segment - region.first_index % per_segment;
       int64_t part = n < Run::most_elements ? n : Run::most_elements;
       if (static_cast<uint64_t>(part) > room) part = static_cast<int64_t>(room);
-      f(Run(data, region.first_index, part));
+      if constexpr (sizeof(T) > 1) f(Run(data, region.first_index, part, rounding));
       data += part;
       region.first_index += static_cast<uint64_t>(part);
       n -= part;
     }
   } else if (Strided<T>::packs_of(region) < 0x1p31) {
-    f(Strided<T>(region, data));
+    f(Strided<T>(region, data, rounding));
   } else {  // the two halves of the longest dimension
     int d = 0;
     for (int i = 1; i < region.dims; ++i) d = region.sizes[i] > region.sizes[d] ? i : d;
     Region half = region;
     half.sizes[d] = region.sizes[d] / 2;
-    for_each_map<T, Blocks>(half, data, f);
+    for_each_map<T, Blocks>(half, data, rounding, f);
     data += half.sizes[d] * region.strides[d];
     region.first_index += static_cast<uint64_t>(half.sizes[d] * region.index_strides[d]);
     region.sizes[d] -= half.sizes[d];
-    for_each_map<T, Blocks>(region, data, f);
+    for_each_map<T, Blocks>(region, data, rounding, f);
   }
 }
 

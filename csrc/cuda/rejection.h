@@ -52,8 +52,8 @@ FASTINIT_INLINE uint32_t highest_bit(uint32_t x) {
 
 // All attempts number 0 of a pack; sets the bits of those that were rejected.
 template <Method P, class Map, class D>
-FASTINIT_INLINE typename Map::P first_attempts(Block block, const Keys& key, const D& distribution,
-                                               uint32_t& rejected) {
+FASTINIT_INLINE typename Map::P first_attempts(const Map& map, Block block, const Keys& key,
+                                               const D& distribution, uint32_t& rejected) {
   using T = typename Map::Value;
   using R = ArithmeticFor<T>;
   constexpr uint32_t pairs = elements_per_block<R> / 2;
@@ -64,7 +64,7 @@ FASTINIT_INLINE typename Map::P first_attempts(Block block, const Keys& key, con
     const auto bits = block_bits<R>(b, 0, Purpose::values, key);
     const auto coin = !has_coin<P> ? bits : block_bits<R>(b, 0, Purpose::accept, key);
     const auto x = distribution.template attempt<Lanes, P>(bits, coin);
-    store_words<T>(pack.words + i * Map::P::words_per_block, x.values.first, x.values.second);
+    store_words<T>(pack.words + i * Map::P::words_per_block, x.values.first, x.values.second, map.rounding);
     FASTINIT_UNROLL
     for (uint32_t j = 0; j < pairs; ++j) {
       if (!x.accepted.first.v[j]) rejected |= 1u << (2 * (i * pairs + j));
@@ -104,7 +104,7 @@ FASTINIT_INLINE bool attempt_again(const Map& map, Pending x, const Keys& key, c
   const auto result = distribution.template attempt<Lanes, P>(bits, coin);
   const bool accepted = second ? result.accepted.second.v[0] : result.accepted.first.v[0];
   if (!accepted && x.draw + 1u < max_attempts) return false;
-  spot.p[element * spot.stride] = round_to<T>(second ? result.values.second.v[0] : result.values.first.v[0]);
+  spot.p[element * spot.stride] = map.rounding(second ? result.values.second.v[0] : result.values.first.v[0]);
   return true;
 }
 
@@ -117,7 +117,7 @@ FASTINIT_INLINE uint32_t first_attempts_of_tile(const Map& map, uint32_t number,
   if constexpr (Map::contiguous) {
     if (map.inside(number * tile<Map>, tile<Map>)) {
       const auto draw_at = [&](uint32_t at, uint32_t* r) {
-        return first_attempts<P, Map>(map.block(at), key, distribution, *r);
+        return first_attempts<P>(map, map.block(at), key, distribution, *r);
       };
       const auto draw = [&](uint32_t i) {
         uint32_t r = 0;
@@ -140,7 +140,7 @@ FASTINIT_INLINE uint32_t first_attempts_of_tile(const Map& map, uint32_t number,
     const auto spot = map.spot(pack);
     if (spot.from >= spot.to) continue;
     uint32_t r = 0;
-    put(spot, first_attempts<P, Map>(spot.block, key, distribution, r));
+    put(spot, first_attempts<P>(map, spot.block, key, distribution, r));
     r &= (1u << spot.to) - (1u << spot.from);
     rejected |= r << (i * Map::P::size);
   }

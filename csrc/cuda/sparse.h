@@ -159,7 +159,7 @@ FASTINIT_INLINE void fill_sparse(const Map& map, const Walk& walk, uint32_t thre
       const uint64_t index = (spot.block.low | static_cast<uint64_t>(spot.block.high) << 32) * width;
       uint64_t row = index / d.columns;
       const uint64_t column = index - row * d.columns;
-      auto pack = draw<Map>(spot.block, key, d.normal);
+      auto pack = draw(map, spot.block, key, d.normal);
       uint64_t rest = d.columns - column;  // of the row
       FASTINIT_NO_UNROLL
       for (int begin = 0; begin < width;

@@ -13,6 +13,8 @@ namespace fastinit {
 
 struct Backend {
   void (*fill)(const Fill& fill, const TensorKey& key, const at::Device& device);
+  // One fill for each key of a vector of int64, `step` elements apart.
+  void (*fill_members)(const Fill& fill, const at::Tensor& keys, int64_t step, const at::Device& device);
   // Whether what is done now is only recorded, to be repeated later (by a CUDA graph).
   bool (*capturing)(const at::Device& device);
   // One key from a generator of the device (none: its default one).

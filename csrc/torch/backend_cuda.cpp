@@ -24,6 +24,16 @@ void fill(const Fill& fill, const TensorKey& key, const at::Device& device) {
   cuda::fill(fill, device_key, current_queue(device));
 }
 
+void fill_members(const Fill& f, const at::Tensor& keys, int64_t step, const at::Device& device) {
+  Fill one = f;
+  const std::vector<TensorKey> each = each_key(keys);
+  for (const TensorKey& key : each) {
+    one.key = key.host;
+    fill(one, key, device);
+    one.data = static_cast<char*>(one.data) + step * size_of(f.dtype);
+  }
+}
+
 bool capturing(const at::Device& device) { return cuda::capturing(current_queue(device)); }
 
 // What random_ draws into one int64, computed here: a launch for it would take longer than that of a small fill. random_ takes
@@ -51,7 +61,7 @@ TensorKey draw_key(const at::Tensor& self, const std::optional<at::Generator>& g
 
 }  // namespace
 
-const Backend cuda_backend{fill, capturing, draw_key};
+const Backend cuda_backend{fill, fill_members, capturing, draw_key};
 
 }  // namespace fastinit
 #endif

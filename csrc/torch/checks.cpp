@@ -178,18 +178,7 @@ void check_part(const char* op, const at::Tensor& self, const Part& part) {
 
 // ---- Parameters --------------------------------------------------------------------------------------------------
 
-double largest(DType dtype) {
-  switch (dtype) {
-    case DType::f64:
-      return DBL_MAX;
-    case DType::f16:
-      return 65504;
-    case DType::bf16:
-      return 0x1.FEp127;
-    default:
-      return FLT_MAX;
-  }
-}
+double largest(DType dtype) { return highest(dtype); }
 
 void check_finite(const char* op, const at::Tensor& self, const char* name, double value) {
   FASTINIT_CHECK(std::isfinite(value), op, name, " must be finite, but is ", value);
@@ -207,9 +196,9 @@ void check_normal(const char* op, const at::Tensor& self, double mean, double st
   check_std(op, self, std);
   const DType dtype = dtype_of(self);
   const double sigmas = dtype == DType::f64 ? largest_normal<double> : largest_normal<float>;
-  FASTINIT_CHECK(std::abs(mean) + sigmas * std <= largest(dtype), op, "values with mean ", mean, " and std ",
-                 std, " may be as large as mean + ", sigmas, " std, which is out of bounds for ",
-                 self.scalar_type());
+  FASTINIT_CHECK(saturates(dtype) || std::abs(mean) + sigmas * std <= largest(dtype), op, "values with mean ",
+                 mean, " and std ", std, " may be as large as mean + ", sigmas,
+                 " std, which is out of bounds for ", self.scalar_type());
 }
 
 void check_interval(const char* op, const at::Tensor& self, double lower, double upper, bool open) {

@@ -22,13 +22,23 @@ void KeySource::check(const char* op, const at::Tensor& self) const {
                 device);
   }
   if (key.has_value()) {
-    TORCH_CHECK_VALUE(key->scalar_type() == at::kLong && key->numel() == 1, "fastinit.", op,
-                      ": key must be one int64, but has dtype ", key->scalar_type(), " and shape ",
-                      key->sizes());
+    TORCH_CHECK_VALUE(
+        key->scalar_type() == at::kLong && key->dim() <= self.dim() &&
+            key->sizes() == self.sizes().slice(0, static_cast<size_t>(key->dim())),
+        "fastinit.", op,
+        ": key must be one int64, or one for each index of the tensor's first dimensions, but has "
+        "dtype ",
+        key->scalar_type(), " and shape ", key->sizes());
     TORCH_CHECK(key->device().is_cpu() || key->device() == self.device(), "fastinit.", op,
                 ": key must be on the CPU or on the tensor's device ", self.device(), ", but is on ",
                 key->device());
   }
+}
+
+at::Tensor KeySource::member(const at::Tensor& self) const {
+  if (!key.has_value() || key->dim() == 0) return self;
+  const auto dims = static_cast<size_t>(key->dim());
+  return self.as_strided(self.sizes().slice(dims), self.strides().slice(dims), self.storage_offset());
 }
 
 TensorKey KeySource::take(const Backend& on, const at::Tensor& self) const {
@@ -45,6 +55,41 @@ TensorKey KeySource::take(const Backend& on, const at::Tensor& self) const {
       at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
   const std::lock_guard<std::mutex> lock(cpu->mutex_);
   return {Key{cpu->random64()}, {}};
+}
+
+std::vector<Key> keys_of(const at::Tensor& keys) {
+  const at::Tensor contiguous = keys.contiguous();
+  const int64_t* const bits = contiguous.const_data_ptr<int64_t>();
+  std::vector<Key> result;
+  for (int64_t i = 0; i < contiguous.numel(); ++i) result.push_back({static_cast<uint64_t>(bits[i])});
+  return result;
+}
+
+std::vector<TensorKey> each_key(const at::Tensor& keys) {
+  std::vector<TensorKey> result;
+  if (keys.is_cpu()) {
+    for (const Key key : keys_of(keys)) result.push_back({key, {}});
+  } else {
+    for (int64_t i = 0; i < keys.numel(); ++i) result.push_back({Key{0}, keys.select(0, i)});
+  }
+  return result;
+}
+
+// G. Steele, D. Lea, C. Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014. In torch's operators, which
+// have kernels on every device.
+at::Tensor member_keys(const at::Tensor& key, int64_t count) {
+  const auto number = [](uint64_t bits) { return at::Scalar(static_cast<int64_t>(bits)); };
+  const auto shifted = [&](const at::Tensor& x, int bits) {  // in zeros
+    return at::bitwise_and(at::bitwise_right_shift(x, number(static_cast<uint64_t>(bits))),
+                           number(~uint64_t{0} >> bits));
+  };
+  std::vector<int64_t> column(static_cast<size_t>(key.dim()) + 1, 1);
+  column[0] = count;
+  at::Tensor x = at::arange(1, count + 1, key.options()).view(column);
+  x = x.mul_(number(0x9E3779B97F4A7C15)) + key;
+  x = x.bitwise_xor_(shifted(x, 30)).mul_(number(0xBF58476D1CE4E5B9));
+  x = x.bitwise_xor_(shifted(x, 27)).mul_(number(0x94D049BB133111EB));
+  return x.bitwise_xor_(shifted(x, 31));
 }
 
 at::Tensor as_tensor(const TensorKey& key) {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
 #include "core/philox.h"
 
@@ -22,13 +23,23 @@ struct TensorKey {
 // Where a fill's key comes from: a generator (none: the default one of the tensor's device), or the key itself.
 struct KeySource {
   std::optional<at::Generator> generator;
-  std::optional<at::Tensor> key;
+  std::optional<at::Tensor> key;  // or several, one for each index of the tensor's first dimensions
 
   // Throws if it cannot give a key for this tensor.
   void check(const char* op, const at::Tensor& self) const;
+  // What one key fills: the tensor, or the first of those that have their own.
+  at::Tensor member(const at::Tensor& self) const;
   // Takes exactly one key, under the generator's lock.
   TensorKey take(const Backend& on, const at::Tensor& self) const;
 };
+
+// The keys in a vector of int64, each as a fill by itself takes it; and on the host, where they are in its memory.
+std::vector<TensorKey> each_key(const at::Tensor& keys);
+std::vector<Key> keys_of(const at::Tensor& keys);
+
+// `count` keys from one, or from each of several: SplitMix64's numbers from that state on (contract C7). As int64, along a
+// first dimension.
+at::Tensor member_keys(const at::Tensor& key, int64_t count);
 
 // The key as one int64: a tensor on the key's own device.
 at::Tensor as_tensor(const TensorKey& key);

@@ -22,17 +22,28 @@ namespace {
 using at::Tensor;
 
 template <class Op>
-void check(const Tensor& self, const Op& op, const KeySource& source, const Part& part) {
+void check_dtype(const Tensor& self) {
   const at::ScalarType t = self.scalar_type();
-  const bool real = t == at::kFloat || t == at::kDouble || t == at::kHalf || t == at::kBFloat16;
-  TORCH_CHECK_NOT_IMPLEMENTED(real || (Op::complex && (t == at::kComplexFloat || t == at::kComplexDouble)),
-                              "fastinit.", title(Op::name), ": not implemented for dtype ", t,
-                              " (but for float32, float64, float16, bfloat16",
-                              Op::complex ? ", complex64 and complex128)" : ")");
+  TORCH_CHECK_NOT_IMPLEMENTED(t != at::kFloat8_e8m0fnu, "fastinit.", title(Op::name),
+                              ": not implemented for dtype ", t,
+                              ", which holds scales: powers of two, neither zero nor negative");
+  const bool complex = t == at::kComplexFloat || t == at::kComplexDouble || t == at::kComplexHalf;
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      complex ? Op::complex : at::isFloatingType(t) && (self.itemsize() > 1 || is_float8(dtype_of(self))),
+      "fastinit.", title(Op::name), ": not implemented for dtype ", t,
+      " (but for float32, float64, float16, bfloat16, float8_e4m3fn, float8_e4m3fnuz, float8_e5m2, "
+      "float8_e5m2fnuz",
+      Op::complex ? ", complex64, complex128, complex32)" : ")");
+}
+
+template <class Op>
+void check(const Tensor& self, const Op& op, const KeySource& source, const Part& part) {
+  check_dtype<Op>(self);
   check_writable(Op::name, self);
   source.check(title(Op::name), self);
-  check_part(Op::name, self, part);
-  op.check(self, part);
+  const Tensor one = source.member(self);
+  check_part(Op::name, one, part);
+  op.check(one, part);
 }
 
 // The key of one fill, for which the way is free.
@@ -47,18 +58,39 @@ TensorKey take_key(const Backend& on, const Tensor& self, const KeySource& sourc
 }
 
 template <class Op>
+void draw_with(const Draw& draw, const Tensor& self, const Op& op, const Part& part) {
+  if (dtype_of(self) == DType::f64) {
+    op.template fill<double>(self, draw, part);
+  } else {
+    op.template fill<float>(self, draw, part);
+  }
+}
+
+// Each index of the first dimensions with its own key, all those of the last of them together.
+template <class Op>
+void draw_members(const Backend& on, const Tensor& self, const Op& op, const Tensor& keys, const Part& part) {
+  if (keys.numel() == 0) return;
+  if (keys.dim() > 1) {
+    for (int64_t i = 0; i < keys.size(0); ++i) {
+      draw_members(on, self.select(0, i), op, keys.select(0, i), part);
+    }
+  } else {
+    draw_with({on, {}, {keys, self.stride(0)}}, self.select(0, 0), op, part);
+  }
+}
+
+template <class Op>
 void run(const Backend& on, const Tensor& self, const Op& op, const KeySource& source, const Part& part) {
   const DefaultFloatingPoint guard;  // for the parameters, which are rounded here; the kernels have their own
   check(self, op, source, part);
   // As in torch, nothing is drawn for a tensor without elements. A part without elements draws with all other parts.
   if (c10::multiply_integers(part.shape_for(self)) == 0) return;
   const at::Storage memory = self.storage();  // whoever resizes or replaces it meanwhile does not free it
-  const Draw draw{on, take_key(on, self, source)};
-  if (dtype_of(self) == DType::f64) {
-    op.template fill<double>(self, draw, part);
-  } else {
-    op.template fill<float>(self, draw, part);
+  if (source.key.has_value() && source.key->dim() > 0) {
+    if (Record* const record = Record::current()) record->began = true;
+    return draw_members(on, self, op, *source.key, part);
   }
+  draw_with({on, take_key(on, self, source)}, self, op, part);
 }
 
 // ---- The overloads: what a schema has after the numbers. ------------------------------------------------------------
@@ -114,9 +146,11 @@ struct Kernels<Op, Overload, std::index_sequence<I...>, Types<Tail...>> {
   static std::string name() {
     return Op::name + std::string(*Overload::suffix != '\0' ? "." : "") + Overload::suffix;
   }
-  static std::string schema() {
-    return name() + "(Tensor(a!) self, " + ((std::string("float ") + Op::arguments[I] + ", ") + ...) +
-           Overload::schema + ") -> ()";
+  static std::string schema() { return name() + "(Tensor(a!) self, " + arguments() + ") -> ()"; }
+  // The op that draws a new tensor has the name without the underscore.
+  static std::string name_of_drawn() { return name().erase(std::string_view(Op::name).size() - 1, 1); }
+  static std::string schema_of_drawn() {
+    return name_of_drawn() + "(Tensor self, " + arguments() + ") -> Tensor";
   }
 
   template <const Backend& on>
@@ -159,18 +193,26 @@ struct Kernels<Op, Overload, std::index_sequence<I...>, Types<Tail...>> {
     op().call(memory, numbers..., tail...);
     memory.neg_();
   }
-  // Within vmap: a batch has no rule, and what is none is torch's own question of randomness="same". torch answers it for
-  // a fill without elements, which draws nothing.
+  // Within vmap, and not one of its batches, for which python/fastinit/_vmap.py has the rules. Whether all samples may see the
+  // same values is torch's own question, which it answers for a fill without elements; with a key nothing is drawn.
   static void vmap(const Tensor& self, Number<I>... numbers, Tail... tail) {
-    if (!self.key_set().has(c10::DispatchKey::FuncTorchBatched)) at::empty({0}).normal_();
+    const bool batched = self.key_set().has(c10::DispatchKey::FuncTorchBatched);
+    if (!batched && !Overload::source(tail...).key.has_value()) at::empty({0}).normal_();
     const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::FuncTorchVmapMode);
     op().call(self, numbers..., tail...);
   }
-  static void batched(const Tensor&, Number<I>..., Tail...) {
-    FASTINIT_CHECK(false, Op::name, "there is no batching rule for vmap; initialise outside of vmap");
+  // A new tensor like this one. torch.func.functionalize needs it: it takes no op of others that changes a tensor.
+  static Tensor drawn(const Tensor& self, Number<I>... numbers, Tail... tail) {
+    if (!self.key_set().has(c10::DispatchKey::FuncTorchBatched)) check_writable(Op::name, self);
+    const Tensor result = at::empty_like(self);
+    op().call(result, numbers..., tail...);
+    return result;
   }
 
  private:
+  static std::string arguments() {
+    return ((std::string("float ") + Op::arguments[I] + ", ") + ...) + Overload::schema;
+  }
   static const auto& op() {
     static const auto handle =
         c10::Dispatcher::singleton()
@@ -199,6 +241,14 @@ Tensor take_key_op(const Tensor& self, std::optional<at::Generator> generator) {
 Tensor take_key_meta(const Tensor& self, std::optional<at::Generator>) {
   return at::empty({}, self.options().dtype(at::kLong));
 }
+Tensor take_key_vmap(const Tensor& self, std::optional<at::Generator> generator) {
+  if (!self.key_set().has(c10::DispatchKey::FuncTorchBatched)) at::empty({0}).normal_();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fastinit::take_key", "")
+                             .typed<Tensor(const Tensor&, std::optional<at::Generator>)>();
+  const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::FuncTorchVmapMode);
+  return op.call(self, generator);
+}
 
 }  // namespace
 
@@ -211,7 +261,9 @@ TORCH_LIBRARY(fastinit, m) {
   const std::vector<at::Tag> pure{at::Tag::pt2_compliant_tag};
   const std::vector<at::Tag> random{at::Tag::pt2_compliant_tag, at::Tag::nondeterministic_seeded};
   for_each_overload([&]<class K>() { m.def(K::schema().c_str(), K::draws ? random : pure); });
+  for_each_overload([&]<class K>() { m.def(K::schema_of_drawn().c_str(), K::draws ? random : pure); });
   m.def("take_key(Tensor self, *, Generator? generator=None) -> Tensor", random);
+  m.def("member_keys(Tensor key, int count) -> Tensor", pure);
 }
 
 FASTINIT_IMPL(CPU, template fill<cpu_backend>)
@@ -229,10 +281,20 @@ FASTINIT_IMPL(Conjugate, conjugate)
 FASTINIT_IMPL(Negative, negative)
 FASTINIT_IMPL(ADInplaceOrView, in_place)
 FASTINIT_IMPL(FuncTorchVmapMode, vmap)
-FASTINIT_IMPL(FuncTorchBatched, batched)
+TORCH_LIBRARY_IMPL(fastinit, FuncTorchVmapMode, m) { m.impl("take_key", TORCH_FN(take_key_vmap)); }
+TORCH_LIBRARY_IMPL(fastinit, CompositeExplicitAutograd, m) {
+  for_each_overload([&]<class K>() { m.impl(K::name_of_drawn().c_str(), TORCH_FN(K::drawn)); });
+  m.impl("member_keys", TORCH_FN(member_keys));
+}
+TORCH_LIBRARY_IMPL(fastinit, FuncTorchBatched, m) {
+  for_each_overload([&]<class K>() { m.impl(K::name_of_drawn().c_str(), TORCH_FN(K::drawn)); });
+}
 TORCH_LIBRARY_IMPL(fastinit, Autograd, m) {
   for_each_overload([&]<class K>() { m.impl(K::name().c_str(), torch::CppFunction::makeFallthrough()); });
+  for_each_overload(
+      [&]<class K>() { m.impl(K::name_of_drawn().c_str(), torch::CppFunction::makeFallthrough()); });
   m.impl("take_key", torch::CppFunction::makeFallthrough());
+  m.impl("member_keys", torch::CppFunction::makeFallthrough());
 }
 
 }  // namespace fastinit

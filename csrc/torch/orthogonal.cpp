@@ -151,12 +151,34 @@ std::atomic<bool> torch_multiplies{false};
 bool multiply_by_torch(bool always) { return torch_multiplies.exchange(always); }
 bool multiplied_by_torch() { return torch_multiplies; }
 
+namespace {
+
+// The first of several tensors, which have their own keys.
+void orthogonal_members(const Tensor& first, double gain, const Draw& draw, const Part& part, bool batch) {
+  std::vector<Draw> draws;
+  for (const TensorKey& key : each_key(draw.members.keys)) draws.push_back({draw.on, key});
+  std::vector<int64_t> sizes = first.sizes().vec(), strides = first.strides().vec();
+  sizes.insert(sizes.begin(), static_cast<int64_t>(draws.size()));
+  strides.insert(strides.begin(), draw.members.stride);
+  const Tensor all = first.as_strided(sizes, strides);
+  if (part.whole() && !batch) {
+    const int64_t rows = first.size(0);
+    return fill_batch(all, {draws[0], 0, rows, first.numel() / rows, /*own=*/true}, {gain});
+  }
+  for (size_t i = 0; i < draws.size(); ++i) {
+    orthogonal(all[static_cast<int64_t>(i)], gain, draws[i], part, batch);
+  }
+}
+
+}  // namespace
+
 void orthogonal(const Tensor& self, double gain, const Draw& draw, const Part& part, bool batch) {
   if (self.numel() == 0) return;
   // The switch to TF32 is global, but this guard is the thread's own. Complex products on the CPU have no such switch.
   const at::NoTF32Guard full_precision;
   // torch.autocast would round the operands of some products to 16 bits, and not those of others.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  if (draw.members.keys.defined()) return orthogonal_members(self, gain, draw, part, batch);
   const at::IntArrayRef shape = part.shape_for(self), matrix = batch ? shape.slice(1) : shape;
   const Gaussian gaussian{draw, 0, matrix[0], c10::multiply_integers(matrix.slice(1))};
   if (!part.whole()) return fill_part(self, gaussian, {gain}, part, batch);

@@ -376,12 +376,10 @@ using Kind = std::type_identity<Algebra>;
 // Calls f(Kind<Algebra>, space, options of the numbers that are computed with) for the algebra of such a tensor.
 template <class F>
 void with_algebra(const at::Tensor& self, const F& f) {
-  const at::ScalarType t = self.scalar_type();
-  const at::TensorOptions options =
-      self.options().dtype(t == at::kHalf || t == at::kBFloat16 ? at::kFloat : t);
+  const at::TensorOptions options = self.options().dtype(arithmetic_of(self));
   if (!self.is_cpu() || self.is_complex() || multiplied_by_torch())
     return f(Kind<Aten>(), Aten::Space{options}, options);
-  if (t == at::kDouble) return f(Kind<Native<double>>(), Native<double>::Space(), options);
+  if (dtype_of(self) == DType::f64) return f(Kind<Native<double>>(), Native<double>::Space(), options);
   f(Kind<Native<float>>(), Native<float>::Space(), options);
 }
 

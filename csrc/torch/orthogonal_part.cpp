@@ -168,7 +168,7 @@ void fill_box(const Tensor& self, const Gaussian& gaussian, Indices rows, Indice
   const std::vector<int64_t> sizes{number(rows), number(cols)};
   const bool in_place = can_be_viewed(self, sizes, self.options());
   const Tensor matrix = in_place ? self.view(sizes) : at::empty(sizes, self.options());
-  const bool narrow = self.scalar_type() == at::kHalf || self.scalar_type() == at::kBFloat16;
+  const bool narrow = self.scalar_type() != arithmetic_of(self);
   make_part(self, gaussian, rows, cols, gain, narrow ? Tensor() : matrix,
             [&](const Tensor& values, int64_t row, int64_t col) {
               matrix.narrow(0, row, values.size(0)).narrow(1, col, values.size(1)).copy_(values);

@@ -15,12 +15,17 @@ namespace fastinit {
 struct Gaussian {
   const Draw& draw;
   int64_t first_row, rows, cols;
+  bool own =
+      false;  // each matrix of a batch has its own key: `draw` is the first one's, and the others follow it
 
   bool wide() const { return rows < cols; }
   int64_t m() const { return std::max(rows, cols); }
   int64_t n() const { return std::min(rows, cols); }
   // The i-th one after this, in a batch.
-  Gaussian after(int64_t i) const { return {draw, first_row + i * rows, rows, cols}; }
+  Gaussian after(int64_t i) const {
+    if (own) return {*(&draw + i), first_row, rows, cols, own};
+    return {draw, first_row + i * rows, rows, cols};
+  }
 
   // The tall one's box that begins at (i, j).
   template <class Space, class Matrix>

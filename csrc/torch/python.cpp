@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/target.h"
@@ -138,11 +139,14 @@ void define(py::module_& m, const char* name, Function function) {
 template <size_t>
 using Number = double;
 
-template <class Op, class Last, size_t... I>
+// The op, or the one that returns a new tensor.
+template <class Op, class Result, class Last, size_t... I>
 const auto& handle_of(const char* overload, std::index_sequence<I...>) {
+  std::string name = std::string("fastinit::") + Op::name;
+  if (!std::is_void_v<Result>) name.pop_back();
   static const auto handle = c10::Dispatcher::singleton()
-                                 .findSchemaOrThrow((std::string("fastinit::") + Op::name).c_str(), overload)
-                                 .template typed<void(const Tensor&, Number<I>..., Last)>();
+                                 .findSchemaOrThrow(name.c_str(), overload)
+                                 .template typed<Result(const Tensor&, Number<I>..., Last)>();
   return handle;
 }
 
@@ -158,13 +162,18 @@ PyObject* fill(PyObject*, PyObject* const* given, Py_ssize_t count) {
       prepare(self, arguments[0]);
       const std::array<double, n> numbers{number_of(Op::name, Op::arguments[I], arguments[I + 1])...};
       const KeySource source = source_of(Op::name, arguments[n + 1]);
-      const auto run = [&] {
+      const auto draw = [&]<class Result>(std::type_identity<Result>) {
         if (source.key.has_value()) {
-          handle_of<Op, const Tensor&>("key", indices).call(self, numbers[I]..., *source.key);
-        } else {
-          handle_of<Op, std::optional<at::Generator>>("", indices)
-              .call(self, numbers[I]..., source.generator);
+          return handle_of<Op, Result, const Tensor&>("key", indices).call(self, numbers[I]..., *source.key);
         }
+        return handle_of<Op, Result, std::optional<at::Generator>>("", indices)
+            .call(self, numbers[I]..., source.generator);
+      };
+      const auto run = [&] {
+        if (!self.key_set().has(c10::DispatchKey::Functionalize)) return draw(std::type_identity<void>());
+        const Tensor drawn = draw(std::type_identity<Tensor>());
+        const at::NoGradGuard no_grad;
+        self.copy_(drawn);
       };
       // A size that is a symbol has no number, and no memory that could be filled.
       const bool soon = Op::elementwise && self.sym_numel().maybe_as_int().value_or(0) < long_fill;
@@ -260,6 +269,7 @@ PYBIND11_MODULE(_C, m) {
       "caller"_a, "tensor"_a, "one_value"_a = false);
 
   py::class_<PythonKey> key(m, "Key", "A key itself, where a generator may stand: 64 bits, or one int64.");
+  key.def_readonly("value", &PythonKey::value);
   key.def(py::init([](const Tensor& value) { return PythonKey{value}; }), "value"_a);
   key.def(py::init([](uint64_t bits) {
             return PythonKey{at::scalar_tensor(static_cast<int64_t>(bits), at::kLong)};

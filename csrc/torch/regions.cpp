@@ -13,12 +13,27 @@ DType dtype_of(const at::Tensor& self) {
     case at::kComplexDouble:
       return DType::f64;
     case at::kHalf:
+    case at::kComplexHalf:
       return DType::f16;
     case at::kBFloat16:
       return DType::bf16;
+    case at::kFloat8_e4m3fn:
+      return DType::f8_e4m3fn;
+    case at::kFloat8_e4m3fnuz:
+      return DType::f8_e4m3fnuz;
+    case at::kFloat8_e5m2:
+      return DType::f8_e5m2;
+    case at::kFloat8_e5m2fnuz:
+      return DType::f8_e5m2fnuz;
     default:
       return DType::f32;
   }
+}
+
+at::ScalarType arithmetic_of(const at::Tensor& self) {
+  const bool wide = dtype_of(self) == DType::f64;
+  if (self.is_complex()) return wide ? at::kComplexDouble : at::kComplexFloat;
+  return wide ? at::kDouble : at::kFloat;
 }
 
 std::optional<std::vector<size_t>> runs_of(at::IntArrayRef sizes, const Part& part) {
@@ -110,10 +125,15 @@ void fill(const at::Tensor& self, const Draw& draw, const Distribution& distribu
   auto* const data = static_cast<char*>(numbers.data_ptr());
   const auto fill_box = [&](int64_t memory, at::IntArrayRef box, at::IntArrayRef shape,
                             at::IntArrayRef offset) {
-    draw.on.fill(
-        Fill{region_of(box, strides, shape, offset), data + memory * static_cast<int64_t>(numbers.itemsize()),
-             dtype, draw.key.host, distribution},
-        draw.key, self.device());
+    const Fill fill{region_of(box, strides, shape, offset),
+                    data + memory * static_cast<int64_t>(numbers.itemsize()), dtype, draw.key.host,
+                    distribution};
+    const Draw::Members& members = draw.members;
+    if (members.keys.defined()) {
+      draw.on.fill_members(fill, members.keys, members.stride * (self.is_complex() ? 2 : 1), self.device());
+    } else {
+      draw.on.fill(fill, draw.key, self.device());
+    }
   };
   if (part.whole()) return fill_box(0, sizes, sizes, {});
   std::vector<int64_t> shape = part.shape.vec(), first = part.first.vec(), length = part.length.vec();

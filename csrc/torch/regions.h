@@ -34,6 +34,8 @@ std::optional<std::vector<size_t>> runs_of(at::IntArrayRef sizes, const Part& pa
 
 // The type of a tensor's numbers: its elements, or their real and imaginary parts.
 DType dtype_of(const at::Tensor& self);
+// What they are computed in.
+at::ScalarType arithmetic_of(const at::Tensor& self);
 
 // A box of a whole of that shape, from `offset` on (none: from its beginning). Fewest dimensions: neighbours are merged where
 // memory and indices allow it.
@@ -44,6 +46,11 @@ Region region_of(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef
 struct Draw {
   const Backend& on;
   TensorKey key;
+  // If there are keys here, the tensor is the first of as many, `stride` elements apart, and each is filled with its own.
+  struct Members {
+    at::Tensor keys;
+    int64_t stride = 0;
+  } members = {};
 };
 
 // Fills a tensor that has passed its checks. The distribution's arithmetic must be that of the tensor's dtype.

@@ -11,6 +11,8 @@ from torch import Generator, Tensor
 class Key:
     """A key itself, where a generator may stand: 64 bits, or one int64 in a tensor."""
 
+    value: Tensor
+
     def __init__(self, value: int | Tensor) -> None: ...
 
 class Record:

@@ -7,18 +7,23 @@ A fill takes its key from a source: a generator, the default generator of the te
 is the key itself. ``caller`` is the function that error messages name.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._library.effects import EffectType
-from torch.compiler import is_dynamo_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from fastinit import _C, _parts
+from fastinit import _vmap as _vmap  # registers its rules
 from fastinit._C import Key as Key
 from fastinit._C import Record as Record
 
-Source = Generator | Key | None
+Source = Generator | Key | None  # or, while a compiler traces, a key as a tensor
+AnyKey = int | Tensor
 
 # A compiler may drop a fill that nobody reads, but not the key that it takes: every later fill depends on that.
 torch.library._register_effectful_op("fastinit::take_key", EffectType.ORDERED)
@@ -81,35 +86,110 @@ def batched_orthogonal_(tensor: Tensor, gain: float, source: Source) -> None:
         named(_C.batched_orthogonal_, tensor, (gain,), source, "batched_orthogonal_")
 
 
-def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], generator: Source) -> None:
+def _traced(name: str, tensor: Tensor, numbers: tuple[float, ...], source: Any) -> None:
     """Take the key and fill with it, as two operators."""
     op = getattr(torch.ops.fastinit, name)
     _parts.prepare_to_compile()
     with torch.no_grad():
-        if tensor.numel() == 0:  # takes no key
-            op(tensor, *numbers, generator=generator)
+        if isinstance(source, Tensor):
+            op.key(tensor, *numbers, key=source)
+        elif tensor.numel() == 0:  # takes no key
+            op(tensor, *numbers, generator=source)
         else:
-            key = torch.ops.fastinit.take_key(tensor, generator=generator)
+            key = torch.ops.fastinit.take_key(tensor, generator=source)
             op.key(tensor, *numbers, key=key)
 
 
-def take_key(tensor: Tensor, source: Source, caller: str) -> Key:
+# ---- Keys that are given -----------------------------------------------------------------------------------
+
+
+def source_of(tensor: Tensor, generator: Generator | None, key: AnyKey | None) -> Any:
+    """The source that a function's arguments name. A key in it is where the fill can read it."""
+    if key is None:
+        return generator
+    if generator is not None:
+        raise ValueError("generator and key are both given, but a fill has one key")
+    value = one_key(key)
+    if value.device.type != "cpu" and value.device != tensor.device:
+        value = value.to(tensor.device)
+    return value if is_dynamo_compiling() else Key(value)
+
+
+def one_key(key: AnyKey) -> Tensor:
+    """What may be given as a key, as one int64.
+
+    A key of ``torch.func._random`` is a seed and an offset, in two uint64. With the offset 0 it is the seed.
+    """
+    if not isinstance(key, Tensor):
+        if isinstance(key, bool) or not hasattr(key, "__index__"):
+            raise TypeError(f"key must be an int or a tensor, not {type(key).__name__}")
+        key = operator.index(key)
+        if not -(2**63) <= key < 2**64:
+            raise ValueError(f"key must lie in [-2^63, 2^64), but is {key}")
+        return torch.tensor(key - 2**64 if key >= 2**63 else key, device="cpu")
+    if key.dtype == torch.int64 and key.dim() == 0:
+        return key
+    if key.dtype == torch.uint64 and key.shape == (2,):
+        seed, offset = key.view(torch.int64).unbind()
+        mixed = torch.ops.fastinit.member_keys(offset, 1)[0] ^ (FIRST_OF_ZERO - 2**64)
+        first: Tensor = seed ^ mixed
+        return first
+    raise ValueError(
+        "key must be one int64 or a key of torch.func._random, but has "
+        f"dtype {key.dtype} and shape {tuple(key.shape)}"
+    )
+
+
+FIRST_OF_ZERO = 0xE220A8397B1DCDAF  # the first number of SplitMix64 from the state 0
+
+
+def split_key(key: AnyKey, count: int) -> Tensor:
+    keys: Tensor = torch.ops.fastinit.member_keys(one_key(key), count)
+    return keys
+
+
+def take_key(tensor: Tensor, source: Source, caller: str) -> Any:
     """Take one key for several fills, as a fill of this tensor would take it."""
-    taken: list[Key] = []
+    taken: list[Any] = []
 
     def take(tensor: Tensor, source: Source, caller: str) -> None:
         if not is_dynamo_compiling():
             _parts.prepare(tensor)
-        key = (
-            source if isinstance(source, Key) else Key(torch.ops.fastinit.take_key(tensor, generator=source))
-        )
-        taken.append(key)
+        if isinstance(source, Key | Tensor):
+            taken.append(source)
+        else:
+            key = torch.ops.fastinit.take_key(tensor, generator=source)
+            taken.append(key if is_dynamo_compiling() else Key(key))
 
     if named is None or is_dynamo_compiling():
         take(tensor, source, caller)
     else:
         named(take, tensor, (), source, caller)
     return taken[0]
+
+
+def fill_piece(
+    function: Callable[..., Any],
+    tensor: Tensor,
+    piece: tuple[int, int, int],
+    numbers: tuple[float, ...],
+    key: Any,
+) -> None:
+    """Fill a piece of a tensor, from an index on along a dimension, as a part of the whole. The key has been taken."""
+    transformed = is_compiling() or is_functorch_wrapped_tensor(tensor)
+    if not transformed or _parts.is_part(tensor):
+        function(_parts.piece(tensor, *piece), *numbers, key)
+        return
+    # torch's transforms cannot look into such a part, but know the operator.
+    local, place = _parts.placed_piece(tensor, *piece)
+    value = key.value if isinstance(key, Key) else key
+    with torch.no_grad():
+        if is_dynamo_compiling():
+            _parts.prepare_to_compile()
+            op = getattr(torch.ops.fastinit, function.__name__).part
+        else:
+            op = _vmap.filling(function.__name__, "part")
+        op(local, *numbers, **place.arguments, key=value)
 
 
 def fill_(tensor: Tensor, value: float, caller: str) -> None:
@@ -209,9 +289,9 @@ def delta_orthogonal_part_(
     torch.autograd.graph.increment_version(tensor)
 
 
-def source_of_part(tensor: Tensor, source: Source) -> Source | Tensor:
+def source_of_part(tensor: Tensor, source: Any) -> Any:
     """For a compiler the key itself: taking it is an operator of its own."""
-    if not is_dynamo_compiling():
+    if isinstance(source, Tensor) or not is_dynamo_compiling():
         return source
     _parts.prepare_to_compile()
     key: Tensor = torch.ops.fastinit.take_key(tensor, generator=source)

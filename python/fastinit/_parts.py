@@ -157,10 +157,14 @@ class Part(Tensor):
 
 def piece(tensor: Tensor, dim: int, first: int, length: int) -> Part:
     """A piece of a tensor, or of a part, as a part of the same whole."""
+    return Part(*placed_piece(tensor, dim, first, length))
+
+
+def placed_piece(tensor: Tensor, dim: int, first: int, length: int) -> tuple[Tensor, Place]:
     local, place = here(tensor)
     if place is None:
         place = Place(tuple(tensor.shape), tuple(((0, size),) for size in tensor.shape))
-    return Part(*place.narrow(local.detach(), dim, first, length))
+    return place.narrow(local.detach(), dim, first, length)
 
 
 def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | Sequence[Run]]) -> Part:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from fastinit._overridable import overridable
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fastinit._kernels import Source
+    from fastinit._kernels import AnyKey, Source
 
 Distribution = Literal["truncated_normal", "normal", "uniform"]
 Dims = int | Sequence[int]
@@ -39,6 +39,7 @@ __all__ = [
     "residual_normal_",
     "siren_uniform_",
     "small_normal_",
+    "split_key",
     "trunc_normal_",
     "truncated_std",
     "variance_scaling_",
@@ -53,6 +54,7 @@ def batched_orthogonal_(
     tensor: Tensor,
     gain: float = 1,
     generator: torch.Generator | None = None,
+    key: AnyKey | None = None,
 ) -> Tensor:
     """Fill each matrix of a batch as ``orthogonal_`` does, all in one call: experts, an LSTM's gates, groups of a convolution.
 
@@ -66,6 +68,7 @@ def batched_orthogonal_(
         tensor: the tensor to fill, of the shape (batch, rows, *columns), in three or more dimensions.
         gain: the factor by which the matrices are multiplied; any finite number.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``tensor`` has fewer than three dimensions.
@@ -86,7 +89,7 @@ def batched_orthogonal_(
         raise ValueError("Only tensors with 3 or more dimensions are supported")
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
-    _kernels.batched_orthogonal_(tensor, gain, generator)
+    _kernels.batched_orthogonal_(tensor, gain, _source(tensor, generator, key))
     return tensor
 
 
@@ -95,6 +98,7 @@ def delta_orthogonal_(
     tensor: Tensor,
     gain: float = 1,
     generator: torch.Generator | None = None,
+    key: AnyKey | None = None,
 ) -> Tensor:
     """Fill a convolution kernel so that it is an orthogonal map of the channels at its centre and zero elsewhere.
 
@@ -107,6 +111,7 @@ def delta_orthogonal_(
             centre of an even dimension is the one that ``padding="same"`` leaves in place.
         gain: the factor by which the matrix is multiplied; any finite number.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``tensor`` has not three to five dimensions, or more inputs than outputs.
@@ -133,15 +138,16 @@ def delta_orthogonal_(
     if tensor.numel() == 0 or tensor.is_meta:
         return tensor
     position = [(size - 1) // 2 for size in field]
+    source = _source(tensor, generator, key)
     if _parts.is_part(tensor):
-        source = _kernels.source_of_part(tensor, generator)
+        source = _kernels.source_of_part(tensor, source)
         _kernels.delta_orthogonal_part_(tensor, position, gain, source)
         return tensor
     _kernels.require_writable("delta_orthogonal_", tensor)
     # The matrix first: should an argument be wrong, nothing has been written yet.
     with torch.no_grad():
-        matrix = torch.empty((outputs, inputs), dtype=tensor.dtype, device=tensor.device)
-        _kernels.orthogonal_(matrix, gain, generator, "delta_orthogonal_")
+        matrix = tensor.new_empty((outputs, inputs))
+        _kernels.orthogonal_(matrix, gain, source, "delta_orthogonal_")
         _kernels.zero_(tensor, "delta_orthogonal_")
         centre = tensor
         for index in position:
@@ -179,6 +185,7 @@ def variance_scaling_(
     groups: int = 1,
     splits: int | Sequence[int] = 1,
     generator: torch.Generator | None = None,
+    key: AnyKey | None = None,
 ) -> Tensor:
     """Fill a weight so that the variance of its values is ``scale / fan``, whatever its layout.
 
@@ -202,6 +209,8 @@ def variance_scaling_(
         splits: how many projections a fused one holds along ``out_dim`` (3 for queries, keys and values), or the size of
             each. Each has fans of its own.
         generator: where the key comes from: one key, whatever the splits.
+        key: the key itself, in place of a generator: a number of 64 bits, an int64 tensor without dimensions on any device, or
+            a key of ``torch.func._random``. Under ``torch.vmap`` there may be one for each sample (``split_key``).
 
     Raises:
         ValueError: if ``mode`` or ``distribution`` is unknown, if ``scale`` is negative or not finite, or if the layout does
@@ -220,11 +229,15 @@ def variance_scaling_(
         True
     """
     layout = Layout(fan_in, fan_out, in_dim, out_dim, batch_dims, groups, splits)
-    return _scaled(tensor, _root(scale), mode, distribution, layout, generator)
+    return _scaled(tensor, _root(scale), mode, distribution, layout, _source(tensor, generator, key))
 
 
 def lecun_normal_(
-    tensor: Tensor, *, generator: torch.Generator | None = None, **layout: Unpack[LayoutArguments]
+    tensor: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    key: AnyKey | None = None,
+    **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Fill a weight from the truncated normal distribution with the variance ``1 / fan_in``.
 
@@ -233,6 +246,7 @@ def lecun_normal_(
     Args:
         tensor: the weight.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -247,11 +261,17 @@ def lecun_normal_(
         >>> abs(w.std().item() - 0.05) < 0.001
         True
     """
-    return _scaled(tensor, 1.0, "fan_in", "truncated_normal", Layout(**layout), generator)
+    return _scaled(
+        tensor, 1.0, "fan_in", "truncated_normal", Layout(**layout), _source(tensor, generator, key)
+    )
 
 
 def lecun_uniform_(
-    tensor: Tensor, *, generator: torch.Generator | None = None, **layout: Unpack[LayoutArguments]
+    tensor: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    key: AnyKey | None = None,
+    **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Fill a weight from the uniform distribution on [-h, h) with ``h = sqrt(3 / fan_in)``: of the variance ``1 / fan_in``.
 
@@ -260,6 +280,7 @@ def lecun_uniform_(
     Args:
         tensor: the weight.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -274,13 +295,15 @@ def lecun_uniform_(
         >>> bool((w.abs() <= (3 / 30) ** 0.5).all())
         True
     """
-    return _scaled(tensor, 1.0, "fan_in", "uniform", Layout(**layout), generator)
+    return _scaled(tensor, 1.0, "fan_in", "uniform", Layout(**layout), _source(tensor, generator, key))
 
 
 def xavier_normal_(
     tensor: Tensor,
     gain: float = 1.0,
     generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Do what ``fastinit.xavier_normal_`` does, for a weight of any layout.
@@ -291,6 +314,7 @@ def xavier_normal_(
         tensor: the weight.
         gain: the factor for the nonlinearity, 0 or more.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -306,13 +330,15 @@ def xavier_normal_(
         >>> abs(w.std().item() * 256**0.5 - 1) < 0.02
         True
     """
-    return _scaled(tensor, gain, "fan_avg", "normal", Layout(**layout), generator)
+    return _scaled(tensor, gain, "fan_avg", "normal", Layout(**layout), _source(tensor, generator, key))
 
 
 def xavier_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
     generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Do what ``fastinit.xavier_uniform_`` does, for a weight of any layout.
@@ -323,6 +349,7 @@ def xavier_uniform_(
         tensor: the weight.
         gain: the factor for the nonlinearity, 0 or more.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -337,7 +364,7 @@ def xavier_uniform_(
         >>> bool((w.abs() <= (6 / 50) ** 0.5).all())
         True
     """
-    return _scaled(tensor, gain, "fan_avg", "uniform", Layout(**layout), generator)
+    return _scaled(tensor, gain, "fan_avg", "uniform", Layout(**layout), _source(tensor, generator, key))
 
 
 def kaiming_normal_(
@@ -346,6 +373,8 @@ def kaiming_normal_(
     mode: FanMode = "fan_in",
     nonlinearity: Nonlinearity = "leaky_relu",
     generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Do what ``fastinit.kaiming_normal_`` does, for a weight of any layout.
@@ -358,6 +387,7 @@ def kaiming_normal_(
         mode: ``"fan_in"`` or ``"fan_out"``.
         nonlinearity: the function that follows the layer, by its name.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -373,7 +403,14 @@ def kaiming_normal_(
         >>> abs(w.std().item() - (2 / 49) ** 0.5) < 0.01
         True
     """
-    return _scaled(tensor, calculate_gain(nonlinearity, a), mode, "normal", Layout(**layout), generator)
+    return _scaled(
+        tensor,
+        calculate_gain(nonlinearity, a),
+        mode,
+        "normal",
+        Layout(**layout),
+        _source(tensor, generator, key),
+    )
 
 
 def kaiming_uniform_(
@@ -382,6 +419,8 @@ def kaiming_uniform_(
     mode: FanMode = "fan_in",
     nonlinearity: Nonlinearity = "leaky_relu",
     generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Do what ``fastinit.kaiming_uniform_`` does, for a weight of any layout.
@@ -394,6 +433,7 @@ def kaiming_uniform_(
         mode: ``"fan_in"`` or ``"fan_out"``.
         nonlinearity: the function that follows the layer, by its name.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -409,7 +449,14 @@ def kaiming_uniform_(
         >>> bool((w.abs() <= (6 / (16 * 9)) ** 0.5).all())
         True
     """
-    return _scaled(tensor, calculate_gain(nonlinearity, a), mode, "uniform", Layout(**layout), generator)
+    return _scaled(
+        tensor,
+        calculate_gain(nonlinearity, a),
+        mode,
+        "uniform",
+        Layout(**layout),
+        _source(tensor, generator, key),
+    )
 
 
 def _scaled(
@@ -418,7 +465,7 @@ def _scaled(
     mode: Mode,
     distribution: Distribution,
     layout: Layout,
-    generator: torch.Generator | None,
+    source: Source,
 ) -> Tensor:
     """Fill a weight, or each of its splits, with the standard deviation ``gain / sqrt(fan)``."""
     if not 0.0 <= gain < math.inf:
@@ -428,33 +475,37 @@ def _scaled(
     stds = [gain / math.sqrt(fan) if fan else 0.0 for fan in layout.fans(tensor.shape, mode)]
     if tensor.numel() == 0:
         return tensor
-    fill = _FILLS[distribution]
     if len(stds) == 1:
-        fill(tensor, stds[0], generator)
+        name, numbers = _FILLS[distribution](stds[0])
+        getattr(init, name)(tensor, *numbers, source)
         return tensor
     pieces = layout.pieces(tensor.shape)
-    key = _kernels.take_key(tensor, generator, "variance_scaling_")
+    key = _kernels.take_key(tensor, source, "variance_scaling_")
     first = 0
     for std, (dim, size) in zip(stds, pieces, strict=True):
-        fill(_parts.piece(tensor, dim, first, size), std, key)
+        name, numbers = _FILLS[distribution](std)
+        _kernels.fill_piece(getattr(init, name), tensor, (dim, first, size), numbers, key)
         first += size
     return tensor
 
 
-def _uniform(tensor: Tensor, std: float, source: Source) -> None:
+# A function of init and its numbers, for a standard deviation.
+
+
+def _uniform(std: float) -> tuple[str, tuple[float, ...]]:
     bound = init.SQRT_3 * std
-    init.uniform_(tensor, -bound, bound, source)  # type: ignore[arg-type]
+    return "uniform_", (-bound, bound)
 
 
-def _normal(tensor: Tensor, std: float, source: Source) -> None:
-    init.normal_(tensor, 0.0, std, source)  # type: ignore[arg-type]
+def _normal(std: float) -> tuple[str, tuple[float, ...]]:
+    return "normal_", (0.0, std)
 
 
-def _truncated_normal(tensor: Tensor, std: float, source: Source) -> None:
+def _truncated_normal(std: float) -> tuple[str, tuple[float, ...]]:
     if std == 0.0:
-        return _normal(tensor, std, source)
+        return _normal(std)
     wide = std / truncated_std(2.0)
-    init.trunc_normal_(tensor, 0.0, wide, -2 * wide, 2 * wide, source)  # type: ignore[arg-type]
+    return "trunc_normal_", (0.0, wide, -2 * wide, 2 * wide)
 
 
 _FILLS = {"truncated_normal": _truncated_normal, "normal": _normal, "uniform": _uniform}
@@ -471,6 +522,7 @@ def trunc_normal_(
     *,
     corrected: bool = False,
     generator: torch.Generator | None = None,
+    key: AnyKey | None = None,
 ) -> Tensor:
     """Fill a tensor from a normal distribution that is cut ``truncate`` standard deviations away from its mean.
 
@@ -484,6 +536,7 @@ def trunc_normal_(
         truncate: the distance of the bounds from the mean, in standard deviations, above 0; may be infinite.
         corrected: widen the distribution before it is cut, so that the values have the standard deviation ``std``.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``truncate`` is not above 0.
@@ -503,7 +556,7 @@ def trunc_normal_(
     if corrected:
         std = std / truncated_std(truncate)
     reach = truncate * std
-    return init.trunc_normal_(tensor, mean, std, mean - reach, mean + reach, generator)
+    return init.trunc_normal_(tensor, mean, std, mean - reach, mean + reach, _source(tensor, generator, key))
 
 
 def truncated_std(truncate: float) -> float:
@@ -539,7 +592,12 @@ def truncated_std(truncate: float) -> float:
 
 
 def residual_normal_(
-    tensor: Tensor, layers: int, std: float = 0.02, generator: torch.Generator | None = None
+    tensor: Tensor,
+    layers: int,
+    std: float = 0.02,
+    generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
 ) -> Tensor:
     """Fill the last weight of a residual branch from N(0, std² / (2 layers)).
 
@@ -551,6 +609,7 @@ def residual_normal_(
         layers: the number of blocks.
         std: the standard deviation of the other weights.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``layers`` is below 1.
@@ -565,10 +624,18 @@ def residual_normal_(
         >>> abs(w.std().item() - 0.002) < 0.0001
         True
     """
-    return init.normal_(tensor, 0.0, std / math.sqrt(2 * _count("layers", layers)), generator)
+    return init.normal_(
+        tensor, 0.0, std / math.sqrt(2 * _count("layers", layers)), _source(tensor, generator, key)
+    )
 
 
-def small_normal_(tensor: Tensor, dim: int | None = None, generator: torch.Generator | None = None) -> Tensor:
+def small_normal_(
+    tensor: Tensor,
+    dim: int | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
+) -> Tensor:
     """Fill a transformer's weight from N(0, 2 / (5 dim)).
 
     It is the variance that Xavier's rule gives a feed-forward layer of four times the width, used for all weights: Nguyen and
@@ -578,6 +645,7 @@ def small_normal_(tensor: Tensor, dim: int | None = None, generator: torch.Gener
         tensor: the weight, of any shape.
         dim: the width of the model; by default the size of the last dimension.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``dim`` is below 1.
@@ -592,11 +660,18 @@ def small_normal_(tensor: Tensor, dim: int | None = None, generator: torch.Gener
         >>> abs(w.std().item() - 0.02) < 0.001
         True
     """
-    return init.normal_(tensor, 0.0, math.sqrt(2 / (5 * _width(tensor, dim))), generator)
+    return init.normal_(
+        tensor, 0.0, math.sqrt(2 / (5 * _width(tensor, dim))), _source(tensor, generator, key)
+    )
 
 
 def wang_normal_(
-    tensor: Tensor, layers: int, dim: int | None = None, generator: torch.Generator | None = None
+    tensor: Tensor,
+    layers: int,
+    dim: int | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
 ) -> Tensor:
     """Fill the last weight of a residual branch from N(0, (2 / (layers sqrt(dim)))²).
 
@@ -607,6 +682,7 @@ def wang_normal_(
         layers: the number of blocks.
         dim: the width of the model; by default the size of the last dimension.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``layers`` or ``dim`` is below 1.
@@ -622,7 +698,7 @@ def wang_normal_(
         True
     """
     std = 2 / (_count("layers", layers) * math.sqrt(_width(tensor, dim)))
-    return init.normal_(tensor, 0.0, std, generator)
+    return init.normal_(tensor, 0.0, std, _source(tensor, generator, key))
 
 
 def mup_normal_(
@@ -630,6 +706,8 @@ def mup_normal_(
     role: Literal["input", "hidden", "output"] = "hidden",
     scale: float = 1.0,
     generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Fill a weight with the variance of the maximal update parametrisation (muP).
@@ -643,6 +721,7 @@ def mup_normal_(
             of the inputs (``"output"``).
         scale: a factor that does not depend on the width.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -664,7 +743,7 @@ def mup_normal_(
     if role == "output":
         fans = {*where.fans(tensor.shape, "fan_in")}
         scale = scale / max(*fans, 1.0)
-    return _scaled(tensor, _root(scale), "fan_in", "normal", where, generator)
+    return _scaled(tensor, _root(scale), "fan_in", "normal", where, _source(tensor, generator, key))
 
 
 def siren_uniform_(
@@ -672,6 +751,8 @@ def siren_uniform_(
     omega: float = 30.0,
     first: bool = False,
     generator: torch.Generator | None = None,
+    *,
+    key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
     """Fill a weight of a network with sine activations.
@@ -684,6 +765,7 @@ def siren_uniform_(
         omega: the factor within the sines.
         first: whether this is the first layer.
         generator: where the key comes from.
+        key: the key itself, as for ``variance_scaling_``.
         layout: the weight's layout, as for ``variance_scaling_``.
 
     Raises:
@@ -704,7 +786,7 @@ def siren_uniform_(
     where = Layout(**layout)
     fan = where.fans(tensor.shape, "fan_in")[0]
     bound = (1 / fan if first else math.sqrt(6 / fan) / omega) if fan else 0.0
-    return init.uniform_(tensor, -bound, bound, generator)
+    return init.uniform_(tensor, -bound, bound, _source(tensor, generator, key))
 
 
 def identity_(tensor: Tensor, groups: int = 1) -> Tensor:
@@ -772,6 +854,38 @@ def deepnet_scales(
         raise ValueError(f"there is no {part}")
     layers = encoder_layers + decoder_layers
     return DeepNetScales((2 * layers) ** 0.25, (8 * layers) ** -0.25)
+
+
+def split_key(key: AnyKey, count: int) -> Tensor:
+    """Make several keys of one: for the members of an ensemble under ``torch.vmap``, or for the parameters of a model.
+
+    They are the numbers that SplitMix64 draws from the key as its state: Steele, Lea and Flood (2014), "Fast splittable
+    pseudorandom number generators". They are the keys, too, that a fill of a batch under
+    ``torch.vmap(..., randomness="different")`` makes of the one that it takes.
+
+    Args:
+        key: the key, as for ``variance_scaling_``.
+        count: how many.
+
+    Raises:
+        ValueError, TypeError: if ``key`` is no key, or ``count`` is below 1.
+
+    Returns:
+        A tensor of int64, of the shape (count,).
+
+    Example:
+        >>> import fastinit, torch
+        >>> keys = fastinit.extra.split_key(0, 64)
+        >>> weights = torch.empty(64, 30, 20)  # of 64 models
+        >>> w = torch.vmap(lambda w, key: fastinit.extra.xavier_uniform_(w, key=key))(weights, keys)
+        >>> torch.equal(w[5], fastinit.extra.xavier_uniform_(torch.empty(30, 20), key=keys[5]))
+        True
+    """
+    return _kernels.split_key(key, _count("count", count))
+
+
+def _source(tensor: Tensor, generator: torch.Generator | None, key: AnyKey | None) -> Any:
+    return _kernels.source_of(tensor, generator, key)
 
 
 def _count(name: str, value: int) -> int:

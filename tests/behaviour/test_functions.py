@@ -192,7 +192,7 @@ def test_subclass_overrides_delta_orthogonal() -> None:
     tensor = torch.zeros(4, 2, 3).as_subclass(Overriding)
     function, args, kwargs = fastinit.delta_orthogonal_(tensor, gain=2.0)
     assert (function, args) == (fastinit.delta_orthogonal_, ())
-    assert kwargs.pop("tensor") is tensor and kwargs == {"gain": 2.0, "generator": None}
+    assert kwargs.pop("tensor") is tensor and kwargs == {"gain": 2.0, "generator": None, "key": None}
 
 
 @every_function

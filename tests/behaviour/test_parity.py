@@ -120,6 +120,7 @@ BETTER = {
         for name in ("complex64", "complex128", "conjugate view")
     },
     ("trunc_normal_", "negative view"): "torch asks the wrong dispatch key for a device",
+    **{(name, "float8"): "torch has no kernels for it" for name in RANDOM},
 }
 
 # Where torch goes on and fastinit refuses, or the two refuse differently.

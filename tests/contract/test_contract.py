@@ -367,7 +367,8 @@ def test_large_layouts(name: str, dtype: torch.dtype) -> None:
         check_layout(fill, torch.full((rows, columns + 5), SENTINEL, dtype=dtype)[:, 3 : columns + 3])
 
 
-@pytest.mark.parametrize("dtype", COMPLEX, ids=str)
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", [*COMPLEX, torch.complex32], ids=str)
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (5, 7), (1001,), (3, 4, 5)], ids=str)
 def test_complex_is_its_parts_in_turn(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """The real and the imaginary part of element i are the elements 2 i and 2 i + 1 of a real tensor."""

@@ -59,4 +59,8 @@ double exponential(double x) { return exp_of_negative(x); }
 // `dtype` counts as DType does.
 double up(int dtype, double x) { return round_up(static_cast<DType>(dtype), x); }
 double down(int dtype, double x) { return round_down(static_cast<DType>(dtype), x); }
+void to_float8(int dtype, int64_t n, const float* x, uint8_t* result) {
+  const Rounding<Float8> round(static_cast<DType>(dtype));
+  for (int64_t i = 0; i < n; ++i) result[i] = round(x[i]).bits;
+}
 }

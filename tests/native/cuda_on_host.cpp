@@ -82,10 +82,10 @@ void fill_map(const Map& map, const Keys& key, const Sparse<R>& d) {
 }
 
 template <class T, class D>
-void fill(const Region& region, void* data, Key key, const D& d) {
+void fill(const Region& region, void* data, DType dtype, Key key, const D& d) {
   const Keys keys(key, [](uint32_t x) { return x; });
   with_cheapest(d, [&](const auto& cheapest) {
-    for_each_map<T, blocks_of_pack<T, D>>(region, static_cast<T*>(data),
+    for_each_map<T, blocks_of_pack<T, D>>(region, static_cast<T*>(data), Rounding<T>(dtype),
                                           [&](const auto& map) { fill_map(map, keys, cheapest); });
   });
 }
@@ -94,14 +94,14 @@ template <class T, class R>
 void fill(const char* op, const double* p, const Region& region, void* data, DType dtype, Key key) {
   switch (op[0]) {
     case 'u':
-      return fill<T>(region, data, key, Uniform<R>::make(p[0], p[1], dtype));
+      return fill<T>(region, data, dtype, key, Uniform<R>::make(p[0], p[1], dtype));
     case 'n':
-      return fill<T>(region, data, key, Normal<R>{static_cast<R>(p[0]), static_cast<R>(p[1])});
+      return fill<T>(region, data, dtype, key, Normal<R>{static_cast<R>(p[0]), static_cast<R>(p[1])});
     case 't':
-      return fill<T>(region, data, key, TruncatedNormal<R>::make(p[0], p[1], p[2], p[3], dtype));
+      return fill<T>(region, data, dtype, key, TruncatedNormal<R>::make(p[0], p[1], p[2], p[3], dtype));
     case 's': {  // std, rows, columns, zeros, parts
       const auto count = [&](int i) { return static_cast<uint64_t>(p[i]); };
-      return fill<T>(region, data, key,
+      return fill<T>(region, data, dtype, key,
                      Sparse<R>::make(p[0], count(1), count(2), count(3), static_cast<int>(p[4])));
     }
   }
@@ -128,7 +128,13 @@ extern "C" void fastinit_cuda_on_host(const char* op, const double* parameters, 
     fill<float, float>(op, parameters, region, data, DType::f32, {key});
   } else if (type == "float16") {
     fill<Half, float>(op, parameters, region, data, DType::f16, {key});
-  } else {
+  } else if (type == "bfloat16") {
     fill<BFloat16, float>(op, parameters, region, data, DType::bf16, {key});
+  } else {
+    const DType dtype = type == "float8_e4m3fn"     ? DType::f8_e4m3fn
+                        : type == "float8_e4m3fnuz" ? DType::f8_e4m3fnuz
+                        : type == "float8_e5m2"     ? DType::f8_e5m2
+                                                    : DType::f8_e5m2fnuz;
+    fill<Float8, float>(op, parameters, region, data, dtype, {key});
   }
 }

@@ -93,12 +93,14 @@ def copy_of(function: FunctionType) -> FunctionType:
 def substitute(name: str, function: FunctionType) -> CodeType:
     """Code with the function's own signature and place in its file, which calls ``run``.
 
-    It imports what it needs, for its globals are those of the module that the function is from.
+    It imports what it needs, for its globals are those of the module that the function is from. A key is passed on in the
+    place of the generator, which comes last.
     """
     names = ", ".join(inspect.signature(function).parameters)
-    text = (
-        f"def substitute({names}):\n from fastinit._enabled.patch import run\n return run({name!r}, {names})"
-    )
+    text = f"def substitute({names}):\n from fastinit._enabled.patch import run\n"
+    if names.endswith(", generator, key"):
+        text += " from fastinit._kernels import source_of\n generator = source_of(tensor, generator, key)\n"
+    text += f" return run({name!r}, {names.removesuffix(', key')})"
     space: dict[str, FunctionType] = {}
     exec(text, space)
     own = function.__code__
@@ -128,7 +130,7 @@ def prepare() -> dict[str, Function]:
             original=copy_of(public) if name in NAMES else ours,
             ours=ours,
             substitute=substitute(name, public),
-            parameters=tuple(parameter for parameter in rest if parameter != "generator"),
+            parameters=tuple(parameter for parameter in rest if parameter not in ("generator", "key")),
             random="generator" in rest,
             hands_on=bool({"handle_torch_function", "_override"} & {*public.__code__.co_names}),
             warns_when_empty="kaiming" in name,
