@@ -202,7 +202,6 @@ void fill_map(const Map& map, const D&, const Launcher<D>& launcher) {
 template <class Map, class R>
 void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<TruncatedNormal<R>>& launcher) {
   using D = TruncatedNormal<R>;
-  if (d.certain) return launcher.launch_elementwise(map);
   switch (d.method) {
     case Method::normal:
       return launcher.template launch_tiles<&rejection<Method::normal, Map, D>>(map, tiles_of_rejection);
@@ -213,7 +212,7 @@ void fill_map(const Map& map, const TruncatedNormal<R>& d, const Launcher<Trunca
     case Method::exponential:
       return launcher.template launch_tiles<&rejection<Method::exponential, Map, D>>(map, tiles_of_rejection);
     case Method::quantile:
-      return;  // rejects nothing
+      return;  // with_cheapest has made something else of it
   }
 }
 template <class Map, class R>

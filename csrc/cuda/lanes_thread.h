@@ -104,15 +104,15 @@ FASTINIT_INLINE void store_words(uint32_t* words, Array<float, 2> first, Array<f
   if constexpr (sizeof(T) == 1) {
     const auto bits = [&](float x) { return uint32_t{rounding(x).bits}; };
     *words = bits(first.v[0]) | bits(second.v[0]) << 8 | bits(first.v[1]) << 16 | bits(second.v[1]) << 24;
-    return;
-  }
-  FASTINIT_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (sizeof(T) == 2) {
-      words[i] = round_two<T>(first.v[i], second.v[i]);
-    } else if constexpr (sizeof(T) == 4) {
-      words[2 * i] = bit_cast<uint32_t>(first.v[i]);
-      words[2 * i + 1] = bit_cast<uint32_t>(second.v[i]);
+  } else {
+    FASTINIT_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (sizeof(T) == 2) {
+        words[i] = round_two<T>(first.v[i], second.v[i]);
+      } else {
+        words[2 * i] = bit_cast<uint32_t>(first.v[i]);
+        words[2 * i + 1] = bit_cast<uint32_t>(second.v[i]);
+      }
     }
   }
 }

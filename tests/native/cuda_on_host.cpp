@@ -57,7 +57,6 @@ void fill_by_rejection(const Map& map, const Keys& key, const TruncatedNormal<R>
 }
 template <class Map, class R>
 void fill_map(const Map& map, const Keys& key, const TruncatedNormal<R>& d) {
-  if (d.certain) return fill_elementwise(map, key, d);
   switch (d.method) {
     case Method::half_normal:
       return fill_by_rejection<Method::half_normal>(map, key, d);
