@@ -130,17 +130,19 @@ def test_a_key_given_directly_draws_nothing(name: str) -> None:
         assert all(not torch.equal(a, b) for b in values[:i]), "two keys, the same values"
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
-def test_a_key_is_one_int64(shape: tuple[int, ...]) -> None:
-    key = torch.full(shape, 77)
-    tensor = torch.empty(100)
-    torch.ops.fastinit.uniform_.key(tensor, 0.0, 1.0, key=key)
-    assert_same(tensor, Call("uniform_", (0.0, 1.0)).new(100, key=77))
+def test_a_key_is_one_int64_or_one_for_each_index() -> None:
+    tensor, keys = torch.empty(3, 100), torch.tensor([77, 78, 77])
+    torch.ops.fastinit.uniform_.key(tensor[0], 0.0, 1.0, key=keys[0])
+    assert_same(tensor[0], Call("uniform_", (0.0, 1.0)).new(100, key=77))
+    torch.ops.fastinit.uniform_.key(tensor, 0.0, 1.0, key=keys)
+    for row, key in zip(tensor, keys.tolist(), strict=True):
+        assert_same(row, Call("uniform_", (0.0, 1.0)).new(100, key=key))
 
 
 BAD_KEYS: dict[str, Callable[[], torch.Tensor]] = {
     "int32": lambda: torch.tensor(1, dtype=torch.int32),
     "float": lambda: torch.tensor(1.0),
+    "one, for the first of several": lambda: torch.tensor([1]),
     "two": lambda: torch.tensor([1, 2]),
     "none": lambda: torch.empty(0, dtype=torch.int64),
 }
@@ -198,7 +200,7 @@ REFUSED: list[tuple[str, tuple[float, ...], Callable[[], torch.Tensor]]] = [
         for fill in ALL.values()
         for make in (
             lambda: torch.full((3, 4), 7, dtype=torch.int64),
-            lambda: torch.full((3, 4), 7, dtype=torch.float8_e4m3fn),
+            lambda: torch.full((3, 4), 7, dtype=torch.float8_e8m0fnu),
             lambda: torch.full((1, 4), 7.0).expand(3, 4),
             lambda: torch.full((3, 4), 7.0).to_sparse(),
         )
