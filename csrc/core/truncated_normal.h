@@ -1,10 +1,10 @@
 // Normal distribution restricted to [lower, upper] (contract C5).
 //
 // In float32 arithmetic, where both bounds are within 4 sigma of the mean, a value is the quantile function of the
-// interval at its word (core/quantile.h). So is the distance from the mean where the mean is a bound and the other is out of
-// reach: that of a normal value. All else is rejection sampling: attempt t of an element draws from counters with draw = t, and
-// the first attempt that is accepted is the value. Three proposals, chosen once per fill by what a value costs:
-//   normal        the normal itself, or its distance from the mean, accepted when it falls inside
+// interval at its word (core/quantile.h). All else is rejection sampling: attempt t of an element draws from counters with
+// draw = t, and the first attempt that is accepted is the value. Proposals, chosen once per fill by what a value costs:
+//   normal        the normal itself, accepted when it falls inside
+//   half normal   where the mean is a bound: the distance from it, accepted likewise
 //   uniform       uniform on the interval, accepted with the density's ratio to its peak there
 //   exponential   an exponential that starts at the nearer bound of a tail: C. Robert, "Simulation of
 //                 truncated normal variables", Statistics and Computing 5 (1995), section 2.2

@@ -1,4 +1,4 @@
-// Launches the loops of this folder: at least as many thread blocks as the device holds at a time, each taking its share.
+// Launches the loops of this folder: thread blocks that each take their share of a map, more of them for larger maps.
 #include "cuda/fill.h"
 
 #include <cuda_runtime.h>
