@@ -91,7 +91,8 @@ struct Quantile {
                          0x1.40d932p+0f);
       return {x.first * ratio.first, x.second * ratio.second};
     }
-    const Pair<F32> r{complement<L>(words.first), complement<L>(words.second)};
+    const Pair<F32> q{to_end<L>(words.first), to_end<L>(words.second)};
+    const Pair<F32> r{q.first * (F32(2.0f) - q.first), q.second * (F32(2.0f) - q.second)};  // 1 - x^2
     if (range == Range::central) {
       const auto over = polynomial(r, 0x1.17f6e0p+10f, 0x1.353dd8p+11f, 0x1.ef3268p+9f, 0x1.4ca19cp+6f, 1.0f);
       ratio = polynomial(r, -0x1.ba7f98p+4f, 0x1.613d18p+9f, 0x1.896876p+11f, 0x1.c6fcd8p+10f, 0x1.934d00p+7f,
@@ -101,9 +102,11 @@ struct Quantile {
       const auto a = split(r.first), b = split(r.second);
       const Pair<F32> s{a.mantissa, b.mantissa}, p = minus_two_log_ratio(s);
       const Pair<F32> w{fma(p.first, s.first, a.logarithm), fma(p.second, s.second, b.logarithm)};
-      ratio = polynomial(w, -0x1.70cf6ep-46f, 0x1.23028ap-42f, 0x1.9ca07cp-38f, -0x1.427184p-33f,
-                         0x1.9eec46p-31f, 0x1.5f613ap-26f, -0x1.3d593cp-21f, 0x1.e8e3d2p-18f,
-                         -0x1.402478p-21f, -0x1.5568a6p-9f, 0x1.4017e2p-3f, 0x1.64d028p+1f);
+      const auto slope = polynomial(w, -0x1.70cf6ep-46f, 0x1.23028ap-42f, 0x1.9ca07cp-38f, -0x1.427184p-33f,
+                                    0x1.9eec46p-31f, 0x1.5f613ap-26f, -0x1.3d593cp-21f, 0x1.e8e3d2p-18f,
+                                    -0x1.402478p-21f, -0x1.5568a6p-9f, 0x1.4017e2p-3f);
+      return {from_end(x.first, q.first, slope.first, w.first),
+              from_end(x.second, q.second, slope.second, w.second)};
     }
     return {x.first * ratio.first, x.second * ratio.second};
   }
@@ -111,15 +114,26 @@ struct Quantile {
  private:
   static constexpr float middle = 9.0f;  // of what -2 ln(1 - x^2) may be
 
-  // 1 - x^2, from 1 - x or 1 + x by the distance to that end of the words which is nearer: as accurate as it is small.
+  // 1 - x or 1 + x, by the distance to that end of the words which is nearer: as accurate as it is small.
   template <class L>
-  FASTINIT_INLINE typename L::F32 complement(typename L::U32 word) const {
+  FASTINIT_INLINE typename L::F32 to_end(typename L::U32 word) const {
     using F32 = typename L::F32;
     using U32 = typename L::U32;
     const F32 distance = signed_to_real(min(word ^ U32(0x80000000u), word ^ U32(0x7FFFFFFFu)));
     F32 q = fma(distance, F32(step), F32(edge));
     if (!symmetric) q = select(test_bit<31>(word), fma(distance, F32(lower_step), F32(lower_edge)), q);
-    return q * (F32(2.0f) - q);
+    return q;
+  }
+  // x times the ratio, which is a constant and slope w. Far from the mean x has few different values left, which would show in
+  // how often neighbouring numbers are drawn. So what is missing to the ratio, q of it, and what its rounding left out are
+  // added to it there, and only the sum is rounded.
+  template <class F32>
+  static FASTINIT_INLINE F32 from_end(F32 x, F32 q, F32 slope, F32 w) {
+    const F32 constant(0x1.64d028p+1f), ratio = fma(slope, w, constant);
+    const F32 left_out = fma(slope, w, constant - ratio);
+    const F32 far = ratio - fma(q, ratio, F32(0.0f) - left_out);
+    const auto sign = as_bits(x) & as_bits(F32(-0.0f));
+    return select(less(q, F32(0.25f)), as_real(as_bits(far) ^ sign), x * ratio);
   }
   // 2^e (1 + s): s, and -2 ln(2^e) - middle.
   template <class F32>
