@@ -65,7 +65,7 @@ def batched_orthogonal_(
     those of ``orthogonal_``.
 
     Args:
-        tensor: the tensor to fill, of the shape (batch, rows, *columns), in three or more dimensions.
+        tensor: the tensor to fill, of the shape ``(batch, rows, *columns)``, in three or more dimensions.
         gain: the factor by which the matrices are multiplied; any finite number.
         generator: where the key comes from.
         key: the key itself, as for ``variance_scaling_``.
@@ -107,7 +107,7 @@ def delta_orthogonal_(
     vanilla convolutional neural networks". The matrix at the centre is one that ``orthogonal_`` draws.
 
     Args:
-        tensor: the kernel to fill, of the shape (outputs, inputs, *field) with one to three dimensions of field; the
+        tensor: the kernel to fill, of the shape ``(outputs, inputs, *field)`` with one to three dimensions of field; the
             centre of an even dimension is the one that ``padding="same"`` leaves in place.
         gain: the factor by which the matrix is multiplied; any finite number.
         generator: where the key comes from.
@@ -194,7 +194,7 @@ def variance_scaling_(
     that the variance is the one that was asked for, as in JAX and Keras. The names are those of JAX.
 
     Args:
-        tensor: the weight, by default of the shape (outputs, inputs, *receptive field).
+        tensor: the weight, by default of the shape ``(outputs, inputs, *receptive field)``.
         scale: the variance times the fan, 0 or more.
         mode: the fan: ``"fan_in"``, ``"fan_out"``, their mean (``"fan_avg"``), or the root of their product
             (``"fan_geo_avg"``).

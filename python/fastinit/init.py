@@ -288,7 +288,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     two middle positions.
 
     Args:
-        tensor: the weight, of the shape (output channels, input channels per group, *kernel) with one,
+        tensor: the weight, of the shape ``(output channels, input channels per group, *kernel)`` with one,
             two or three kernel dimensions, and any dtype.
         groups: how many groups the convolution splits its channels into.
 
@@ -345,7 +345,7 @@ def xavier_uniform_(
     "Understanding the difficulty of training deep feedforward neural networks".
 
     Args:
-        tensor: the weight, of the shape (outputs, inputs, *receptive field).
+        tensor: the weight, of the shape ``(outputs, inputs, *receptive field)``.
         gain: the factor for the nonlinearity, as ``calculate_gain`` gives it; 0 or more.
         generator: where the key comes from.
 
@@ -415,7 +415,7 @@ def kaiming_uniform_(
     ``calculate_gain(nonlinearity, a)``: He et al. (2015), "Delving deep into rectifiers".
 
     Args:
-        tensor: the weight, of the shape (outputs, inputs, *receptive field); pass the transpose of a weight
+        tensor: the weight, of the shape ``(outputs, inputs, *receptive field)``; pass the transpose of a weight
             that is stored as (inputs, outputs).
         a: the slope of the leaky rectifier below 0; other nonlinearities ignore it.
         mode: ``"fan_in"`` keeps the variance of the forward pass, ``"fan_out"`` that of the backward pass.
