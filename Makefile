@@ -61,7 +61,7 @@ coverage: $(READY)  ## the lines that `make test` does not reach, in Python and 
 	$(PY) tests/support/measure_coverage.py $(ARGS)
 
 docs: build  ## the documentation as a site, in build/docs; runs every example
-	$(PY) -m sphinx -W --keep-going -q -b html -c docs -d build/doctrees . build/docs
+	$(PY) -m sphinx -E -W --keep-going -q -b html -c docs -d build/doctrees . build/docs
 	$(PY) -m pytest tests/build/test_docs.py -q
 	@echo 'Written: build/docs/index.html'
 
