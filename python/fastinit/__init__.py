@@ -1,8 +1,8 @@
 """fastinit: a drop-in, much faster ``torch.nn.init``.
 
-Every function of ``torch.nn.init`` is here under its own name, with the same signature. A value depends on the
-generator's key, on the element's row-major index and on the function's parameters alone: not on the number of
-threads, the instruction set, the device, the strides or, but for the final rounding, the dtype.
+Every function of ``torch.nn.init`` is here under its own name, with the same signature. A value depends only on the
+generator's key, the element's row-major index and the function's parameters. It does not depend on the number of
+threads, the instruction set, the device, the strides or, except for the final rounding, the dtype.
 
 Example:
     >>> import fastinit, torch

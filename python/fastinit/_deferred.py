@@ -476,14 +476,14 @@ class Deferred:
         self._log = Log()
 
     def recipe(self, model: nn.Module) -> Recipe:
-        """How each parameter and buffer of a model was made. Call it before the model is sharded or converted.
+        """Return how each parameter and buffer of a model was made. Call it before the model is sharded or converted.
 
         Args:
             model: the model, which was built in the block.
 
         Raises:
-            RuntimeError: if tensors were made in ways that cannot be repeated. It names all of them, the reasons, and the
-                lines that made them.
+            RuntimeError: if tensors were made in ways that cannot be repeated. The error names all of them, the reasons, and
+                the lines that made them.
 
         Returns:
             A ``Recipe``.
@@ -523,18 +523,18 @@ class Deferred:
 
 @contextmanager
 def deferred() -> Iterator[Deferred]:
-    """Build a model without memory and without values; ``Recipe.materialize_`` draws them later, where they belong.
+    """Build a model without memory and without values. ``Recipe.materialize_`` draws them later, where they belong.
 
-    In the block, tensors that are allocated (``empty``, ``zeros``, ``ones``, ``full`` and their relatives) come out on the meta
+    In the block, allocated tensors (``empty``, ``zeros``, ``ones``, ``full`` and their relatives) come out on the meta
     device. Fills of them are logged with the keys that they take, so the generator moves as if they were drawn.
-    Everything else that is done to them is logged too. What does not touch them is done as ever. Who reads a value
-    (``item``, ``tolist``, ``numpy``, a comparison in an ``if``) gets it: it is drawn for that.
+    Every other operation on them is logged, too. Operations on other tensors run as usual. Code that reads a value
+    (``item``, ``tolist``, ``numpy``, a comparison in an ``if``) gets it: the value is drawn for that.
 
-    The block is one of ``enabled()`` too: the functions of ``torch.nn.init`` are fastinit's. It is for the construction of
-    models, and belongs to this thread.
+    The block is also one of ``enabled()``, so the functions of ``torch.nn.init`` are fastinit's. It is for the construction
+    of models, and belongs to this thread.
 
     Returns:
-        A context manager that gives a ``Deferred``, whose method ``recipe`` says how a model was made.
+        A context manager that gives a ``Deferred``. Its method ``recipe`` says how a model was made.
 
     Example:
         >>> import fastinit, torch
