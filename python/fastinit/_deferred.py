@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fastinit import _enabled
+from fastinit._check.sites import call_site
 from fastinit._enabled import fill as fills
 from fastinit._enabled import patch
 from fastinit._enabled.memory import runs
@@ -28,6 +29,7 @@ from fastinit._parts import Part, is_part
 from fastinit._steps import (
     CONSTANT,
     MOST_EMBEDDED,
+    Drawn,
     Entry,
     Lost,
     Made,
@@ -38,7 +40,6 @@ from fastinit._steps import (
     same_bits,
     stand_in,
 )
-from fastinit._warn import program_line
 from fastinit.recipe import Recipe, by_first_name, named_attributes, named_tensors
 
 aten = torch.ops.aten
@@ -70,7 +71,10 @@ class Log:
     def new(self, tensor: Tensor, device: str) -> Memory:
         """Begin anew with the memory of a tensor."""
         storage = tensor.untyped_storage()
-        memory = self.memory[storage] = Memory(storage.nbytes(), device, program_line())
+        old = self.memory.get(storage)
+        memory = self.memory[storage] = Memory(storage.nbytes(), device, call_site())
+        if old is not None:
+            memory.draws = old.draws
         return memory
 
     def ref(self, tensor: Tensor) -> Ref:
@@ -79,7 +83,7 @@ class Log:
         if memory is None:
             memory = self.new(tensor, str(tensor.device))
             if tensor.is_meta:
-                memory.lost, memory.line = "it was made outside of the block", None
+                memory.lost, memory.site = "it was made outside of the block", None
             else:
                 whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
                 whole.set_(tensor.untyped_storage())
@@ -95,7 +99,7 @@ class Log:
         key: Any = None,
         place: Any = None,
     ) -> Entry:
-        entry = Entry(next(self.numbers), function, arguments, out, key, place)
+        entry = Entry(next(self.numbers), function, arguments, out, key, place, call_site())
         memory.entries.append(entry)
         return entry
 
@@ -110,7 +114,9 @@ class Log:
         if self.whole(tensor) and place is None:
             memory = self.new(tensor, memory.device if memory else str(tensor.device))
         if memory is not None:  # else it is a part of something real whose values will count
-            self.add(memory, function, arguments, (geometry(tensor, memory),), key, place)
+            entry = self.add(memory, function, arguments, (geometry(tensor, memory),), key, place)
+            if key is not None:
+                memory.draws.append(Drawn(function, arguments, tensor.numel(), entry.site))
 
     def draw(self, tensor: Tensor) -> Tensor:
         """The values of a tensor as they are now."""
@@ -342,7 +348,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = tuple(geometry(t, m) if m else None for t, m in zip(results, memory, strict=True))
         if func is aten._to_copy.default and read[1].get("device") is not None:
             read[1]["device"] = torch.device(device)
-        entry = Entry(next(self.log.numbers), name, read, out)
+        entry = Entry(next(self.log.numbers), name, read, out, site=call_site())
         touched = {id(m): m for m in (*memory, *(self.log.of(t) for t in written)) if m is not None}
         for each in touched.values():
             each.entries.append(entry)
@@ -496,7 +502,7 @@ class Deferred:
                 tensors[name] = self._made(tensor)
             except Lost as why:
                 memory = None if is_part(tensor) or not tensor.is_meta else self._log.of(tensor)
-                line = ":".join(map(str, memory.line)) if memory and memory.line else ""
+                line = f"{memory.site.file}:{memory.site.line}" if memory and memory.site else ""
                 lost.append(f"{name}: {why}" + (f" ({line})" if line else ""))
         if lost:
             raise RuntimeError("these tensors cannot be made again:\n" + "\n".join(lost))
