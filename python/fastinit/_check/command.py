@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(rendered(args.factory, built, found))
     if args.plot is not None:
-        from fastinit._check import plot
+        from fastinit._check.plot import plot
 
-        plot.plot(args.plot, built.subject)
+        plot(args.plot, built.subject)
     return 1 if found.of("error") else 0
 
 

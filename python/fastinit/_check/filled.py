@@ -31,7 +31,7 @@ def finding(
         kind,
         severity,
         tuple(each.name for each in weights),
-        "" if done is None else str(done),
+        "" if done is None else weights[0].chain(done),
         problem,
         remedy,
         None if where is None else where.file,

@@ -23,51 +23,80 @@ def plot(path: str | Path, subject: Subject) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 12), layout="constrained")
+    figure = Figure(figsize=(17, 12), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(3, HISTOGRAMS, height_ratios=(1.25, 1, 1))
+    grid = figure.add_gridspec(3, HISTOGRAMS, height_ratios=(1.2, 1, 0.9))
     weights = [weight for weight in subject.weights if weight.numel]
-    blocks = {key: x for x, key in enumerate(dict.fromkeys(block(weight)[0] for weight in weights))}
+    spread = [weight for weight in weights if (distribution(weight)[0] or 0.0) > 0 or weight.unwritten]
+    blocks = {key: x for x, key in enumerate(dict.fromkeys(block(weight)[0] for weight in spread))}
     kinds = most_common(weights)
-    colours = {kind: f"C{i}" if i < 10 else GREY for i, kind in enumerate(kinds)}
+    colours = {kind: f"C{i}" for i, kind in enumerate(kinds)}
 
-    deviations = figure.add_subplot(grid[0, :])
+    deviations = figure.add_subplot(grid[0, : HISTOGRAMS - 1])
     ranges = figure.add_subplot(grid[1, : HISTOGRAMS - 1], sharex=deviations)
     for kind, colour in colours.items():
-        mine = [weight for weight in weights if block(weight)[1] == kind]
-        places = [blocks[block(weight)[0]] for weight in mine]
-        found = [distribution(weight) for weight in mine]
-        show_deviations(deviations, places, found, kind, colour)
-        show_ranges(ranges, places, found, colour)
-    for x, weight in unfilled(weights, blocks):
-        deviations.axvline(x, color=RED, linewidth=1, linestyle=":")
+        mine = [weight for weight in spread if block(weight)[1] == kind]
+        for run in stacks(mine):
+            places = [blocks[block(weight)[0]] for weight in run]
+            found = [distribution(weight) for weight in run]
+            show_deviations(deviations, places, found, kind, colour)
+            show_ranges(ranges, places, found, colour)
+    for x, weight in unfilled(spread, blocks):
+        for axes in (deviations, ranges):
+            axes.axvline(x, color=RED, linewidth=1, linestyle=":")
         deviations.annotate(
-            f"not filled: {weight.name}",
-            (x, 1.0),
+            f"not filled: {shortened(weight.name)}",
+            (x, 0.98),
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
             ha="right",
-            fontsize=7,
+            fontsize=8,
             color=RED,
         )
-    read = any(weight.stats is not None for weight in weights)
+    read = any(weight.stats is not None for weight in spread)
     title(
-        deviations, "standard deviation by depth" + ("" if read else " (from the fills; no values were read)")
+        deviations, "standard deviation by depth" + ("" if read else ", from the fills: no values were read")
     )
-    deviations.set_yscale("log")
-    deviations.legend(fontsize=8, ncols=1, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    logarithmic(deviations)
     title(
         ranges,
-        "least and greatest value" if read else "bounds of the distributions, ±4 sigma where there are none",
+        "least and greatest value" if read else "bounds of the distributions; ±4 sigma of a normal one",
     )
     for axes in (deviations, ranges):
         axes.grid(alpha=0.3)
-        ticks(axes, list(blocks))
+    ticks(ranges, list(blocks))
+    deviations.tick_params(labelbottom=False)
+    legend = figure.add_subplot(grid[0, HISTOGRAMS - 1])
+    legend.axis("off")
+    handles = dict(zip(*deviations.get_legend_handles_labels()[::-1], strict=True))
+    legend.legend(handles.values(), handles.keys(), fontsize=9, loc="upper left", frameon=False)
     show_drawn(figure.add_subplot(grid[1, HISTOGRAMS - 1]), weights, kinds)
     for i, weight in enumerate(chosen(weights)):
         show_histogram(figure.add_subplot(grid[2, i]), weight)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
+
+
+def stacks(weights: list[Weight]) -> Iterable[list[Weight]]:
+    """Parameters of one kind, those of each stack of blocks by themselves."""
+    found: dict[str, list[Weight]] = {}
+    for weight in weights:
+        found.setdefault(block(weight)[0].rpartition(".")[0], []).append(weight)
+    return found.values()
+
+
+def logarithmic(axes: Any) -> None:
+    """A logarithmic axis, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    middle = math.sqrt(low * high)
+    axes.set_ylim(min(low, middle / 2), max(high, middle * 2))
+    wide = high / low > 1e3
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def title(axes: Any, text: str) -> None:

@@ -53,7 +53,7 @@ def round_fan(std: float, weight: Weight) -> bool:
 def without_effect(subject: Subject) -> Iterator[Finding]:
     for weight, done, theory, (low, high) in truncated(subject):
         reach = min(-low, high)
-        if not FAR < reach < math.inf:
+        if not FAR < reach < math.inf or theory.open_end:  # ``values.open_end`` has the latter
             continue
         if round_fan(theory.sigma * TRUNCATED_AT_TWO, weight):
             yield finding(
@@ -190,8 +190,9 @@ FEWEST = 6  # blocks, below which nothing is said of depth
 LAST = re.compile(
     r"(\w*o_proj|\w*out_proj|c_proj|wo|w2|fc2|down_proj|dense_4h_to_h|ff_out|out_lin|lin2|linear2|proj|dense|output_proj)"
 )
-GATES = re.compile(
-    r"(^|\.)(gamma(_\d)?|layer_?scale\w*|ls\d?|alpha|gate(_\w+)?|scale|lambda\d?|lambda)(\.|$|_\d|\d$)", re.I
+GATES = re.compile(r"gamma(_\d)?|layer_?scale\w*|ls_?\d?|alpha|gate|scale|lambda(_?\d)?|res_scale", re.I)
+LEAST_GROWTH = (
+    4.0  # in units of the variance of a normalised stream, and of the stream before the first block
 )
 
 
@@ -220,9 +221,9 @@ def depth(subject: Subject) -> Iterator[Finding]:
         fills = {str(branch.weight.only) for found in per_block for branch in found}
         if len(fills) > 2:  # they depend on the layer
             continue
-        before = embedded(subject, per_block[0][0].weight.shape)
+        before = embedded(subject, name, per_block[0][0].weight.shape)
         total = sum(sums)
-        if total < 4 * max(before, 1e-12) or total < 4 * sums[0]:
+        if total < LEAST_GROWTH * max(before, 1.0) or total < LEAST_GROWTH * sums[0]:
             continue
         last = tuple(branch.weight for found in per_block for branch in found)
         yield finding(
@@ -230,7 +231,7 @@ def depth(subject: Subject) -> Iterator[Finding]:
             "note",
             last,
             f"The {count} blocks add to one residual stream, and their last weights are not scaled by depth: "
-            f"the stream's variance grows from {before:.3g} to about {before + total:.3g}, block by block.",
+            f"its variance grows up to {before + total:.3g}, from {before:.3g}, block by block.",
             f"GPT-2 divides the std of these weights by √(2·{count}); fastinit.extra.residual_normal_ does that.",
             last[0].only,
         )
@@ -241,7 +242,9 @@ def normalised_first(subject: Subject, name: str, stack: nn.Module) -> bool:
     block = next(iter(stack.children()))
     if getattr(block, "norm_first", True) is False:
         return False
-    if any(GATES.search(key) for key, _ in block.named_parameters()):
+    if any(
+        GATES.fullmatch(word) for key, p in block.named_parameters() if p.dim() < 2 for word in key.split(".")
+    ):
         return False
     norms = [key for key, child in block.named_children() if structure.is_norm(child)]
     if not norms:
@@ -300,15 +303,20 @@ def branches(subject: Subject, stack: str, key: str) -> list[Branch]:
     return found
 
 
-def embedded(subject: Subject, shape: tuple[int, ...]) -> float:
-    """The variance of the stream before the first block, as far as embeddings say; 1 if there are none."""
-    width = min(shape)
-    found = [
-        weight.theory.std**2
-        for weight in subject.weights
-        if isinstance(weight.module, nn.Embedding) and weight.shape[-1] == width and weight.theory is not None
-    ]
-    return sum(found) if found else 1.0
+def embedded(subject: Subject, stack: str, shape: tuple[int, ...]) -> float:
+    """The variance of the stream before the first block, from the embeddings beside the stack; 1 if nobody knows."""
+    width, prefix = min(shape), stack.rpartition(".")[0]
+    found = 0.0
+    for weight in subject.weights:
+        if (
+            isinstance(weight.module, nn.Embedding)
+            and weight.name.startswith(prefix)
+            and weight.shape[-1] == width
+        ):
+            if weight.theory is None or weight.theory.family == "constant":
+                return 1.0
+            found += weight.theory.std**2
+    return found or 1.0
 
 
 CHECKS = (without_effect, changed_std, gain, dtype, resolution, depth)

@@ -7,9 +7,9 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import Hashable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -76,15 +76,18 @@ def experts(weight: Weight) -> int | None:
     return count if uses(type(module)).get(weight.attribute, frozenset()) & {"batched", "indexed"} else None
 
 
-@lru_cache(maxsize=1024)
-def uses(cls: Hashable) -> dict[str, frozenset[str]]:
+KNOWN_USES: WeakKeyDictionary[type, dict[str, frozenset[str]]] = WeakKeyDictionary()
+
+
+def uses(cls: type) -> dict[str, frozenset[str]]:
     """How the methods of a class use the attributes of ``self``, as far as their source shows.
 
     ``right``: as the right operand of a product of matrices; ``batched``: of batches of them; ``linear``: as the weight of
     ``F.linear``; ``indexed``: by a number or a name, as in ``self.weight[expert]``.
     """
+    if cls in KNOWN_USES:
+        return KNOWN_USES[cls]
     found: dict[str, set[str]] = {}
-    assert isinstance(cls, type)
     for base in cls.__mro__:
         if base is nn.Module or base is object:
             break
@@ -94,7 +97,8 @@ def uses(cls: Hashable) -> dict[str, frozenset[str]]:
             continue
         for attribute, use in used_in(tree):
             found.setdefault(attribute, set()).add(use)
-    return {attribute: frozenset(words) for attribute, words in found.items()}
+    KNOWN_USES[cls] = {attribute: frozenset(words) for attribute, words in found.items()}
+    return KNOWN_USES[cls]
 
 
 def used_in(tree: ast.AST) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from fastinit._check import theory
 from fastinit._check.sites import Site
@@ -207,6 +207,12 @@ class Weight:
             (done for done in reversed(self.steps or ()) if done.whole and not done.is_operator), None
         )
 
+    def chain(self, done: Done) -> str:
+        """A fill as text, with the operators that changed all of what it gave."""
+        steps = self.steps or ()
+        rest = steps[steps.index(done) + 1 :] if done in steps else ()
+        return " → ".join(map(str, (done, *(each for each in rest if each.is_operator and each.whole))))
+
     @cached_property
     def only(self) -> Done | None:
         """The fill that gave it all of its values, if there was nothing else but constants put into parts of it."""
@@ -305,7 +311,7 @@ def grouped(model: nn.Module) -> Iterator[tuple[tuple[str, ...], Tensor, tuple[t
     found: dict[int, tuple[list[str], Tensor, list[tuple[nn.Module, str]]]] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for attribute, parameter in module._parameters.items():
-            if parameter is None or isinstance(parameter, UninitializedTensorMixin):
+            if parameter is None or is_lazy(parameter):
                 continue
             names, _, owners = found.setdefault(id(parameter), ([], parameter, []))
             names.append(f"{prefix}.{attribute}" if prefix else attribute)

@@ -70,9 +70,11 @@ def how(weight: Weight) -> str:
     steps = weight.steps
     if not steps:
         return weight.origin or "unknown"
-    first = str(steps[0])
-    rest = "" if len(steps) == 1 else f", then {len(steps) - 1} more"
-    return first + rest
+    text = weight.chain(steps[0])
+    partial = sum(not done.whole for done in steps[1:])
+    if len(steps) > 6:
+        return f"{steps[0]} and {len(steps) - 1} more steps"
+    return text + (f" and {partial} part{'s' * (partial > 1)} of it" if partial else "")
 
 
 def fills(subject: Subject) -> Iterator[tuple[str, ...]]:

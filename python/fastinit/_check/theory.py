@@ -134,9 +134,16 @@ def of_fill(function: str, arguments: Mapping[str, Any], shape: Sequence[int]) -
     name = function.removeprefix("Tensor.")
     try:
         found: Theory | None = FILLS[name](arguments, shape)
-        return found
+        return known(found)
     except (ArithmeticError, KeyError, TypeError, ValueError):
         return None
+
+
+def known(theory: Theory | None) -> Theory | None:
+    """A distribution with moments; None for others."""
+    if theory is None or theory.family == "constant" or math.isfinite(theory.mean + theory.std):
+        return theory
+    return None
 
 
 def _kaiming(arguments: Mapping[str, Any], shape: Sequence[int]) -> float:
@@ -207,12 +214,12 @@ def after(theory: Theory | None, operator: str, numbers: Sequence[Any]) -> Theor
     if name in SAME:
         return theory
     if name in ("mul_", "mul") and len(values) == 1:
-        return theory.affine(values[0], 0.0)
+        return known(theory.affine(values[0], 0.0))
     if name in ("div_", "div") and len(values) == 1 and values[0]:
-        return theory.affine(1 / values[0], 0.0)
+        return known(theory.affine(1 / values[0], 0.0))
     if name in ("add_", "add", "sub_", "sub") and values:
         sign = 1 if name.startswith("add") else -1
-        return theory.affine(1.0, sign * math.prod(values[:2]))
+        return known(theory.affine(1.0, sign * math.prod(values[:2])))
     if name in ("erfinv_", "erfinv") and theory.family == "uniform":
         return inverse_error_function(theory)
     if name in ("clamp_", "clamp"):

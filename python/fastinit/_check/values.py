@@ -31,12 +31,8 @@ def not_finite(subject: Subject) -> Iterator[Finding]:
         stats = weight.stats
         if stats is None or not (stats.nan or stats.infinite):
             continue
-        if (
-            stats.infinite == stats.count
-            and weight.fill is not None
-            and weight.fill.name in ("constant_", "fill_")
-        ):
-            continue
+        if stats.infinite == stats.count and weight.theory is not None and weight.theory.family == "constant":
+            continue  # a mask
         counts = [f"{n:,} {what}" for n, what in ((stats.nan, "NaN"), (stats.infinite, "infinite")) if n]
         yield finding(
             "not-finite",
@@ -118,8 +114,8 @@ def open_end(subject: Subject) -> Iterator[Finding]:
             "warning",
             weight,
             "It is the inverse error function of uniform values, which may be exactly -1 and then give -inf: "
-            f"one value in 2²⁴ is {shown}.",
-            "Use torch.nn.init.trunc_normal_, or normal_, as the bounds cut nothing.",
+            f"one value in 2²⁴ is {shown}. The bounds cut nothing else.",
+            "Use torch.nn.init.trunc_normal_ with bounds in units of sigma, or normal_.",
             next((done for done in weight.steps or () if done.random), None),
         )
 

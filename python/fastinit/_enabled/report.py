@@ -297,9 +297,10 @@ class Report:
             ...     model = torch.nn.TransformerEncoderLayer(64, 4)
             >>> report.plot("model.png", model)  # doctest: +SKIP
         """
-        from fastinit._check import plot, subject
+        from fastinit._check import subject
+        from fastinit._check.plot import plot
 
-        plot.plot(path, subject.from_report(self, module))
+        plot(path, subject.from_report(self, module))
 
     def to_json(self, module: nn.Module | None = None) -> str:
         """The report as JSON: the table and, of a module, what gave each parameter its values, and the findings.
