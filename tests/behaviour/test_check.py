@@ -102,8 +102,17 @@ def as_part(tensor: Tensor) -> None:
 
 
 class Block(nn.Module):
-    def __init__(self, std: float, scaled: float = 1.0, gate: bool = False, norm_first: bool = True) -> None:
+    def __init__(
+        self,
+        std: float,
+        scaled: float = 1.0,
+        gate: bool = False,
+        norm_first: bool = True,
+        sandwich: bool = False,
+    ) -> None:
         super().__init__()
+        if sandwich:
+            self.norm1, self.norm2, self.norm3 = nn.LayerNorm(64), nn.LayerNorm(64), nn.LayerNorm(64)
         self.norm = nn.LayerNorm(64)
         self.fc1 = linear(lambda w: init.normal_(w, std=std), 64, 256)
         self.fc2 = linear(lambda w: init.normal_(w, std=std * scaled), 256, 64)
@@ -486,6 +495,7 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
             lambda: Stack(scaled=0.25),
             lambda: Stack(gate=True),
             lambda: Stack(norm_first=False),
+            lambda: Stack(sandwich=True),
             lambda: Stack(layers=2),
             lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 8),
         ],

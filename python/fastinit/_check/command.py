@@ -8,6 +8,7 @@ import importlib
 import runpy
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
         built = eagerly(make) if args.eager else without_memory(make, args.values)
     except NoModel as error:
         print(f"python -m fastinit check: {error}", file=sys.stderr)
+        return 2
+    except Exception:  # the factory's: not to be taken for findings
+        traceback.print_exc()
         return 2
     found = check.check(built.subject)
     if args.json:

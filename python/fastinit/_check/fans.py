@@ -73,10 +73,11 @@ def fused(subject: Subject) -> Iterator[Finding]:
                 "fans-fused",
                 "warning",
                 weight,
-                f"It holds {what} and was scaled by the fans of them all: its std is {times:.3f} times "
+                f"It holds {what} and was scaled by the fans of them all: its std is {{}} times "
                 "that of a projection by itself.",
                 LAYOUT + f"{done.name}(weight, splits={sizes if len({*sizes}) > 1 else len(sizes)}).",
                 done,
+                measure=times,
             )
 
 
@@ -113,24 +114,29 @@ def convolution(subject: Subject) -> Iterator[Finding]:
         turned = structure.transposed(module)
         default = done.name == "kaiming_uniform_" and done.arguments.get("a") == math.sqrt(5)
         severity: Severity = "note" if default else "warning"
-        layout = ", ".join(["in_dim=0"] * turned + [f"groups={module.groups}"] * (module.groups > 1))
+        groups = "groups=module.groups" if module.groups > 1 else ""
         if turned:
             kind, why = "fans-transposed", "a transposed convolution, whose first dimension is the inputs"
+        elif module.groups == module.in_channels:
+            kind, why = (
+                "fans-depthwise",
+                "a depthwise convolution, where an input feeds the outputs of its channel only",
+            )
         else:
-            depthwise = module.groups == module.in_channels
-            kind = "fans-depthwise" if depthwise else "fans-grouped"
-            why = f"a {'depthwise' if depthwise else 'grouped'} convolution, where an input feeds the outputs of its group"
+            kind, why = (
+                "fans-grouped",
+                "a grouped convolution, where an input feeds the outputs of its group only",
+            )
         yield finding(
             kind,
             severity,
             weight,
-            f"It is the weight of {why} only: its std is {times:.3g} times that of the fans of its layer."
-            if not turned
-            else f"It is the weight of {why}: its std is {times:.3g} times that of the fans of its layer.",
+            f"It is the weight of {why}: its std is {{}} times that of the fans of its layer.",
             LAYOUT
-            + f"{done.name}(weight, {layout})."
+            + f"{done.name}(weight, {', '.join(filter(None, ('in_dim=0' * turned, groups)))})."
             + (" This one is the default of torch's layer." if default else ""),
             done,
+            measure=times,
         )
 
 
@@ -162,16 +168,16 @@ def stacked(subject: Subject) -> Iterator[Finding]:
             continue
         (first, second), taken = weight.shape[1:], theory.fans(weight.shape)
         assert taken is not None
-        times = sorted({factor(done, taken, fans) for fans in ((first, second), (second, first))})
-        if not differs(times[0]) and not differs(times[-1]):
+        pairs = ((first, second), (second, first))
+        both = dict.fromkeys(f"{times:.3g}" for fans in pairs if differs(times := factor(done, taken, fans)))
+        if not both:
             continue
-        shown = " or ".join(f"{each:.3g}" for each in times)
         yield finding(
             "fans-stacked",
             "warning",
             weight,
             f"It is a stack of {count} matrices of {first} × {second}, and the fill took it for the kernel of a convolution: "
-            f"its std is {shown} times that of one matrix.",
+            f"its std is {' or '.join(both)} times that of one matrix.",
             LAYOUT + f"{done.name}(weight, batch_dims=0).",
             done,
         )

@@ -24,7 +24,9 @@ def finding(
     remedy: str,
     done: Done | None = None,
     site: Site | None = None,
+    measure: float | None = None,
 ) -> Finding:
+    """A finding; the measure stands for {} in the problem, and what differs only by it is merged."""
     weights = (weight,) if isinstance(weight, Weight) else weight
     where = site or (done.site if done is not None else None)
     return Finding(
@@ -37,6 +39,7 @@ def finding(
         None if where is None else where.file,
         None if where is None else where.line,
         None if where is None else where.caller,
+        measure,
     )
 
 
@@ -69,18 +72,24 @@ def partly_filled(subject: Subject) -> Iterator[Finding]:
 
 def not_seen(subject: Subject) -> Iterator[Finding]:
     for weight in subject.weights:
-        unseen = weight.unwritten is None and not weight.steps and not weight.origin
         there = weight.tensor is not None and not local_of(weight.tensor).is_meta
-        if unseen and there and weight.numel:
-            if subject.traced:
-                why = "it was made outside of the block, or converted since, or written to too often to keep count"
-                remedy = "Check the model before it is converted to another dtype or device."
-            else:
-                why = "a function such as torch.zeros may have made it, or nothing may have filled it"
-                remedy = "Use enabled(call_sites=True), which knows the difference."
-            yield finding(
-                "not-seen", "note", weight, f"Nobody knows where its values come from: {why}.", remedy
+        whole = any(done.whole for done in weight.steps or ())
+        if whole or weight.unwritten is not None or weight.origin or not there or not weight.numel:
+            continue
+        if subject.traced:
+            why = (
+                "it was made outside of the block, or converted since, or written to too often to keep count"
             )
+            remedy = "Check the model before it is converted to another dtype or device."
+        else:
+            why = "a function such as torch.zeros may have made it, or nothing may have filled it"
+            remedy = "Use enabled(call_sites=True), which knows the difference."
+        what = (
+            "Nobody knows where its values come from"
+            if not weight.steps
+            else "Only parts of it were seen to be filled"
+        )
+        yield finding("not-seen", "note", weight, f"{what}: {why}.", remedy)
 
 
 def drawn_again(subject: Subject) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -37,9 +37,15 @@ class Finding:
     line: int | None = None
     caller: tuple[str, int] | None = None
 
+    measure: float | None = field(
+        default=None, compare=False, repr=False
+    )  # stands for {} in the problem, while it is merged
+
     def as_dict(self) -> dict[str, Any]:
         """The finding as plain data."""
-        return asdict(self)
+        data = asdict(self)
+        del data["measure"]
+        return data
 
 
 class Findings(list[Finding]):

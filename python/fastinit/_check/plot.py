@@ -155,7 +155,7 @@ def ticks(axes: Any, names: list[str]) -> None:
     step = max(1, math.ceil(len(names) / MOST_TICKS))
     places = range(0, len(names), step)
     axes.set_xticks(list(places), [shortened(names[i]) for i in places], rotation=35, ha="right", fontsize=7)
-    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
 
 
 def shortened(name: str) -> str:

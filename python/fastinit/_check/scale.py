@@ -247,7 +247,7 @@ def normalised_first(subject: Subject, name: str, stack: nn.Module) -> bool:
     ):
         return False
     norms = [key for key, child in block.named_children() if structure.is_norm(child)]
-    if not norms:
+    if not norms or len(norms) >= 4:  # four are one before and one after each branch
         return False
     parent = subject.modules.get(name.rpartition(".")[0])
     while parent is not None:
