@@ -289,11 +289,12 @@ class Recipe:
                 2²⁸ of them.
 
         Returns:
-            A list of ``Finding``, the worst first. Those of a recipe from a file do not name lines.
+            A list of ``Finding``, the worst first. Those of ``deferred(call_sites=True)`` name the lines that chose the fills; a file
+            does not keep them.
 
         Example:
             >>> import fastinit, torch
-            >>> with fastinit.deferred() as deferred:
+            >>> with fastinit.deferred(call_sites=True) as deferred:
             ...     layer = torch.nn.Linear(30, 20)
             ...     layer.scale = torch.nn.Parameter(torch.empty(20))
             >>> [(finding.kind, finding.names) for finding in deferred.recipe(layer).check(layer)]

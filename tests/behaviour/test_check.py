@@ -525,7 +525,7 @@ def eager(build: Build) -> fastinit.testing.Findings:
 
 
 def without_memory(build: Build) -> fastinit.testing.Findings:
-    with fastinit.deferred() as block:
+    with fastinit.deferred(call_sites=True) as block:
         model = build()
     return block.recipe(model).check(model)
 

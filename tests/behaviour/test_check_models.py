@@ -123,7 +123,7 @@ def test_models(name: str, way: str) -> None:
                 model = build()
             found = report.check(model)
         else:
-            with fastinit.deferred() as block:
+            with fastinit.deferred(call_sites=True) as block:
                 model = build()
             found = block.recipe(model).check(model)
     # A value that `inverted-uniform` announces may come up.

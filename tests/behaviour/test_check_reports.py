@@ -69,7 +69,7 @@ def test_lines_and_names(way: str) -> None:
         model, report = seen()
         found = by_kind(report.check(model))
     else:
-        with fastinit.deferred() as block:
+        with fastinit.deferred(call_sites=True) as block:
             model = Net()
         found = by_kind(block.recipe(model).check(model))
     assert set(found) == set(FAULTY)
@@ -221,7 +221,7 @@ def test_the_values_are_the_same() -> None:
 
 
 def test_recipes_from_files_and_without_a_model(tmp_path: Path) -> None:
-    with fastinit.deferred() as block:
+    with fastinit.deferred(call_sites=True) as block:
         model = Net()
     recipe = block.recipe(model)
     recipe.save(tmp_path / "recipe.json")
@@ -232,9 +232,19 @@ def test_recipes_from_files_and_without_a_model(tmp_path: Path) -> None:
     assert {finding.kind for finding in loaded.check()} == {"never-filled", "truncation-without-effect"}
 
 
+def test_deferred_without_call_sites() -> None:
+    """The line of an allocation is known all the same."""
+    with fastinit.deferred() as block:
+        model = Net()
+    found = by_kind(block.recipe(model).check(model))
+    assert set(found) == set(FAULTY)
+    assert found["never-filled"].line == line_of("torch.empty", Net)
+    assert found["truncation-without-effect"].line is None
+
+
 def test_recipes_of_large_models_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastinit._steps.Made.draw", lambda self: pytest.fail("something was drawn"))
-    with fastinit.deferred() as block:
+    with fastinit.deferred(call_sites=True) as block:
         model = nn.Linear(8, 8)
     recipe = block.recipe(model)
     assert recipe.check(model, values=False) == []
@@ -359,7 +369,7 @@ def test_pictures(way: str, tmp_path: Path) -> None:
         model, report = seen()
         report.plot(tmp_path / "model.png", model)
     else:
-        with fastinit.deferred() as block:
+        with fastinit.deferred(call_sites=True) as block:
             model = Net()
         plot(tmp_path / "model.png", subject.from_recipe(block.recipe(model), model, values=False))
     assert (tmp_path / "model.png").read_bytes()[:4] == b"\x89PNG"
@@ -386,7 +396,7 @@ def test_assert_initialized() -> None:
     assert_initialized(model, report, ignore=["never-filled"])
     with pytest.raises(AssertionError, match="truncation-without-effect"):
         assert_initialized(model, report, severity="warning", ignore=["never-filled"])
-    with fastinit.deferred() as block:
+    with fastinit.deferred(call_sites=True) as block:
         layer = nn.Linear(8, 8)
     assert_initialized(layer, block.recipe(layer), severity="note")
     with fastinit.enabled() as plain:

@@ -172,7 +172,7 @@ def eagerly(make: Callable[[], nn.Module]) -> Built:
 def without_memory(make: Callable[[], nn.Module], values: bool | None) -> Built:
     start = time.perf_counter()
     try:
-        with deferred() as block:
+        with deferred(call_sites=True) as block:
             model = make()
         recipe = block.recipe(model)
     except (NotImplementedError, RuntimeError) as error:

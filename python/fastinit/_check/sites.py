@@ -7,6 +7,7 @@ import sysconfig
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 from fastinit._warn import PACKAGES
 
@@ -41,35 +42,36 @@ class Site:
 
 
 @lru_cache(maxsize=4096)
-def chooses(file: str, function: str) -> bool:
-    """Whether a function of this file may be what chose a fill."""
+def rank(file: str, function: str) -> int:
+    """Whether a function of this file may be what chose a fill (1), and is not in an installed package (2)."""
     if file.startswith((*PACKAGES, "<frozen")):
-        return False
+        return 0
     if file.startswith(STANDARD) and not file.startswith(INSTALLED):
-        return False
-    if installed(file) and Path(file).name in HELPERS:
-        return False
-    return not function.endswith("_") or function.endswith("__")
+        return 0
+    library = installed(file)
+    helper = function.endswith("_") and not function.endswith("__")
+    if helper or (library and Path(file).name in HELPERS):
+        return 0
+    return 1 if library else 2
 
 
-@lru_cache(maxsize=4096)
 def installed(file: str) -> bool:
     return file.startswith(INSTALLED) or "/site-packages/" in file or "/dist-packages/" in file
 
 
-def call_site() -> Site | None:
-    """The place of the program that is calling."""
-    frame = sys._getframe(1)
+def call_site(caller: bool = True) -> Site | None:
+    """The place of the program that is calling; ``caller`` asks for that outside of packages, too."""
+    frame: FrameType | None = sys._getframe(1)
     found: tuple[str, int, str] | None = None
-    at: object = frame
-    while at is not None:
-        code = at.f_code  # type: ignore[attr-defined]
-        if chooses(code.co_filename, code.co_name):
-            here = code.co_filename, at.f_lineno or 0, code.co_name  # type: ignore[attr-defined]
-            if not installed(code.co_filename):
+    while frame is not None:
+        code = frame.f_code
+        what = rank(code.co_filename, code.co_name)
+        if what == 2 or (what == 1 and found is None):
+            here = code.co_filename, frame.f_lineno or 0, code.co_name
+            if what == 2 or not caller:
                 return Site(*here) if found is None else Site(*found, here[:2])
-            found = found or here
-        at = at.f_back  # type: ignore[attr-defined]
+            found = here
+        frame = frame.f_back
     return None if found is None else Site(*found)
 
 
