@@ -90,7 +90,7 @@ compilers: $(READY)  ## compile with each compiler there is, warnings as errors 
 	done
 
 clean:  ## remove what was built; .venv stays
-	rm -rf build dist python/fastinit/_C.*.so *.egg-info python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist python/fastinit/*.so *.egg-info python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 python-version:
 	$(CHECK_PYTHON)
