@@ -14,7 +14,7 @@ VENV    := .venv$(addprefix -python,$(VERSION))$(addprefix -torch,$(TORCH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-sharded test test-long coverage bench gpu-check lint format build compilers clean python-version
+.PHONY: help demo demo-sharded test test-long coverage bench gpu-check lint format build wheels sdist compilers clean python-version
 
 ifeq ($(VENV),none)
 PY    := $(PYTHON)
@@ -39,7 +39,7 @@ endef
 # The package is used from where it stands; the extension is built beside its Python files.
 export PYTHONPATH := $(CURDIR)/python$(addprefix :,$(PYTHONPATH))
 
-CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/native/*.h tests/native/*.cpp)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/native/*.h tests/native/*.c tests/native/*.cpp)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -88,6 +88,12 @@ compilers: $(READY)  ## compile with each compiler there is, warnings as errors 
 	  CXX="$$cxx" FASTINIT_WERROR=1 FASTINIT_CUDA=0 FASTINIT_LINK=0 $(PY) setup.py -q build_ext \
 	    --build-temp build/$$cxx --build-lib build/$$cxx || exit 1; \
 	done
+
+wheels: $(READY)  ## a wheel for each Python, that serves every torch, into dist/ (ARGS="--pythons 3.11 --torches 2.13.0")
+	$(PY) wheels.py $(ARGS)
+
+sdist: $(READY)  ## all that is needed to build and test, into dist/
+	$(PY) setup.py -q sdist
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist python/fastinit/*.so *.egg-info python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

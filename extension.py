@@ -124,25 +124,31 @@ def kernels_edges(version: str, link: bool) -> list[str]:
     return edges
 
 
-def module_edges(module: Module, link: bool) -> list[str]:
-    # -isystem: warnings from other people's headers are not ours to mend.
-    include = module.torch / "include"
-    headers = [include, include / "torch" / "csrc" / "api" / "include", module.python_headers]
-    command = [*CXX, *CXX_FLAGS, *(f"-isystem{path}" for path in headers)]
-    command += [*macros({"TORCH_VERSION": module.torch_version}), "-DTORCH_EXTENSION_NAME=_C"]
-    sources = sorted(CSRC.glob("torch/*.cpp"))
-    objects = [f"{module.folder}/torch.{source.stem}.o" for source in sources]
-    edges = [edge("compile", name, [str(s)], command) for name, s in zip(objects, sources, strict=True)]
-    if link:
-        libraries = ["-L.", f"-l:{KERNELS}", "-Wl,-rpath,$ORIGIN", f"-L{module.torch / 'lib'}"]
-        libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
-        edges.append(edge("link", module.output, objects, shared_library(*objects, *libraries), KERNELS))
-    return edges
-
-
-def build_ninja(version: str, modules: Sequence[Module], link: bool = True) -> str:
-    """How the library and those modules are made."""
-    edges = kernels_edges(version, link)
+def module_edges(modules: Sequence[Module], link: bool) -> list[str]:
+    """All but one of a module's objects know torch only, and serve every Python."""
+    edges = {}
     for module in modules:
-        edges += module_edges(module, link)
-    return "".join([RULES, *edges])
+        # -isystem: warnings from other people's headers are not ours to mend.
+        include = module.torch / "include"
+        headers = [f"-isystem{path}" for path in (include, include / "torch" / "csrc" / "api" / "include")]
+        command = [*CXX, *CXX_FLAGS, *headers, *macros({"TORCH_VERSION": module.torch_version})]
+        objects = []
+        for source in sorted(CSRC.glob("torch/*.cpp")):
+            if source.stem == "python":
+                name = f"{module.folder}/torch.python{module.suffix.removesuffix('.so')}.o"
+                extra = [f"-isystem{module.python_headers}", "-DTORCH_EXTENSION_NAME=_C"]
+            else:
+                name, extra = f"{module.folder}/torch.{source.stem}.o", []
+            objects.append(name)
+            edges[name] = edge("compile", name, [str(source)], [*command, *extra])
+        if link:
+            libraries = ["-L.", f"-l:{KERNELS}", "-Wl,-rpath,$ORIGIN", f"-L{module.torch / 'lib'}"]
+            libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
+            command = shared_library(*objects, *libraries)
+            edges[module.output] = edge("link", module.output, objects, command, after=KERNELS)
+    return [*edges.values()]
+
+
+def build_ninja(version: str, modules: Sequence[Module], link: bool = True, portable: bool = False) -> str:
+    """How the library and those modules are made. `portable`: for older systems than this one, too."""
+    return "".join([RULES, *kernels_edges(version, link), *module_edges(modules, link)])

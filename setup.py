@@ -15,6 +15,7 @@ environment variables:
   FASTINIT_COVERAGE=1      counting which lines run, for gcov (see `make coverage`)
   FASTINIT_WERROR=1        warnings are errors
   FASTINIT_LINK=0          only compile: with a compiler for another processor than this torch is for (see `make compilers`)
+  FASTINIT_COMPILED=...    compile nothing, and take what lies in this folder (wheels.py sets it)
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """
 
@@ -53,6 +54,7 @@ sys.path.insert(0, str(ROOT))  # pip does not put it there
 from extension import KERNELS, Module, build_ninja, find_ninja, module_name  # noqa: E402
 
 TORCH = Path(torch.__file__).parent  # torch.utils.cpp_extension, which knows it too, imports setuptools
+COMPILED = os.environ.get("FASTINIT_COMPILED")
 LINK = os.environ.get("FASTINIT_LINK") != "0"
 JOBS = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
 
@@ -111,6 +113,11 @@ else:
                 () if self.inplace else folder.glob("_C_*.so")
             ):  # for another torch, from the same clone
                 old.unlink()
+            if COMPILED:
+                self.made = [folder / path.name for path in sorted(Path(COMPILED).glob("*.so"))]
+                for path in self.made:
+                    install(Path(COMPILED) / path.name, path)
+                return
             self.made = build(Path(self.build_temp).resolve(), folder, self.distribution.get_version())
 
         def get_outputs(self) -> list[str]:

@@ -79,8 +79,9 @@ print(module_from_spec(spec_from_file_location("fastinit._C", {str(module)!r})).
 
 def outputs(torch_version: str) -> dict[str, str]:
     folder = f"torch-{torch_version}"
-    file = module_name(torch_version) + sysconfig.get_config_var("EXT_SUFFIX")
-    return {"object": f"{folder}/torch.python.o", "module": f"{folder}/{file}"}
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    module = module_name(torch_version) + suffix
+    return {"object": f"{folder}/torch.python{suffix.removesuffix('.so')}.o", "module": f"{folder}/{module}"}
 
 
 HERE = outputs(torch.__version__)
