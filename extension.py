@@ -5,12 +5,14 @@ interface csrc/kernels/interface.h, and finds the library beside itself. setup.p
 runs it and the torch that this has; wheels.py builds many.
 """
 
+import fcntl
 import importlib.util
 import os
 import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +72,20 @@ def find_ninja() -> list[str]:
     raise SystemExit("fastinit: the build needs ninja; run `python -m pip install ninja`.")
 
 
+def run_ninja(folder: Path, build_ninja: Callable[[], str], then: Callable[[], None] = lambda: None) -> None:
+    """Builds in that folder, which one process at a time does; ninja makes the folders of its outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "build.ninja").write_text(build_ninja())
+        jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
+        command = [*find_ninja(), "-C", str(folder), "-j", jobs]
+        status = subprocess.run(command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}).returncode
+        if status != 0:
+            raise SystemExit("fastinit: could not be built; what failed stands above.")
+        then()
+
+
 def edge(rule: str, output: str, inputs: Sequence[str], command: Sequence[str], after: str = "") -> str:
     """A build statement of ninja's; `after`: what has to be there, and may be newer."""
     names = " ".join(name.replace("$", "$$").replace(" ", "$ ").replace(":", "$:") for name in inputs)
@@ -86,7 +102,7 @@ def shared_library(*inputs: str) -> list[str]:
     return [*CXX, "-shared", "-pthread", *LDFLAGS, "-Wl,--exclude-libs,ALL", *inputs]
 
 
-def kernels_edges(version: str, link: bool) -> list[str]:
+def kernels_edges(version: str, link: bool, output: str, more: Sequence[str]) -> list[str]:
     cuda_sources, cuda_libraries = [], []
     defines = {"VERSION": version}
     cuda = find_cuda()
@@ -117,14 +133,16 @@ def kernels_edges(version: str, link: bool) -> list[str]:
     if link:
         script = CSRC / "kernels" / "exports.map"
         command = shared_library(f"-Wl,-soname,{KERNELS}", f"-Wl,--version-script={script}", *objects)
-        command += cuda_libraries
+        command += [*cuda_libraries, *more]
         if not SANITIZE:  # whose runtime the program has
             command.append("-Wl,--no-undefined")
-        edges.append(edge("link", KERNELS, objects, command))
+        edges.append(edge("link", output, objects, command))
     return edges
 
 
-def module_edges(modules: Sequence[Module], link: bool) -> list[str]:
+def module_edges(
+    modules: Sequence[Module], link: bool, kernels: str, folder: str, more: Sequence[str]
+) -> list[str]:
     """All but one of a module's objects know torch only, and serve every Python."""
     edges = {}
     for module in modules:
@@ -142,13 +160,20 @@ def module_edges(modules: Sequence[Module], link: bool) -> list[str]:
             objects.append(name)
             edges[name] = edge("compile", name, [str(source)], [*command, *extra])
         if link:
-            libraries = ["-L.", f"-l:{KERNELS}", "-Wl,-rpath,$ORIGIN", f"-L{module.torch / 'lib'}"]
-            libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
-            command = shared_library(*objects, *libraries)
-            edges[module.output] = edge("link", module.output, objects, command, after=KERNELS)
+            libraries = [kernels, "-Wl,-rpath,$ORIGIN", f"-L{module.torch / 'lib'}"]
+            libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", *more]
+            output = folder + module.output
+            edges[output] = edge("link", output, objects, shared_library(*objects, *libraries), after=kernels)
     return [*edges.values()]
 
 
-def build_ninja(version: str, modules: Sequence[Module], link: bool = True, portable: bool = False) -> str:
-    """How the library and those modules are made. `portable`: for older systems than this one, too."""
-    return "".join([RULES, *kernels_edges(version, link), *module_edges(modules, link)])
+def build_ninja(
+    version: str, modules: Sequence[Module], link: bool = True, folder: str = "", more: Sequence[str] = ()
+) -> str:
+    """How the library and those modules are made, into a folder; `more`: what else they are linked with."""
+    kernels = folder + KERNELS
+    edges = [
+        *kernels_edges(version, link, kernels, more),
+        *module_edges(modules, link, kernels, folder, more),
+    ]
+    return "".join([RULES, *edges])

@@ -19,12 +19,10 @@ environment variables:
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """
 
-import fcntl
 import filecmp
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -51,12 +49,11 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # pip does not put it there
-from extension import KERNELS, Module, build_ninja, find_ninja, module_name  # noqa: E402
+from extension import KERNELS, Module, build_ninja, module_name, run_ninja  # noqa: E402
 
 TORCH = Path(torch.__file__).parent  # torch.utils.cpp_extension, which knows it too, imports setuptools
 COMPILED = os.environ.get("FASTINIT_COMPILED")
 LINK = os.environ.get("FASTINIT_LINK") != "0"
-JOBS = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
 
 
 def python_headers() -> str:
@@ -72,20 +69,15 @@ def build(temp: Path, output: Path, version: str) -> list[Path]:
     """Runs ninja, and puts the module and the kernels' library into a folder."""
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     module = Module(f"torch-{torch.__version__}", TORCH, torch.__version__, python_headers(), suffix)
-    (temp / "kernels").mkdir(parents=True, exist_ok=True)
-    (temp / module.folder).mkdir(exist_ok=True)
-    with open(temp / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # for two `make` at a time
-        (temp / "build.ninja").write_text(build_ninja(version, [module], LINK))
-        command = [*find_ninja(), "-C", str(temp), "-j", JOBS]
-        status = subprocess.run(command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}).returncode
-        if status != 0:
-            raise SystemExit("fastinit: could not be built; what failed stands above.")
-        if not LINK:
-            return []
-        for library in (KERNELS, module.output):
-            install(temp / library, output / Path(library).name)
-        return [output / KERNELS, output / module.file]
+    built: list[Path] = []
+
+    def put_in_place() -> None:
+        for library in (KERNELS, module.output) if LINK else ():
+            built.append(output / Path(library).name)
+            install(temp / library, built[-1])
+
+    run_ninja(temp, lambda: build_ninja(version, [module], LINK), put_in_place)
+    return built
 
 
 def install(library: Path, output: Path) -> None:

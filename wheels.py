@@ -13,13 +13,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from extension import KERNELS, Module, build_ninja, find_ninja
+from extension import KERNELS, Module, build_ninja, run_ninja
+from manylinux import link_inputs
+from toolchain import CXX
 
 # The first release of each minor version: modules for it load in the others of that version, too.
 TORCHES = ("2.11.0", "2.12.0", "2.13.0", "2.14.0", "2.15.0")
@@ -28,7 +31,9 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 TORCH_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so")
 
 ROOT = Path(__file__).resolve().parent
-BUILD = ROOT / "build" / "wheels"
+# Where `make build` compiles, too: the kernels are the same.
+BUILD = ROOT / "build" / f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+LINKED = "wheels/"  # but linked in another way
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastinit"
 
 
@@ -105,13 +110,9 @@ def number(version: str) -> tuple[int, ...]:
 
 
 def compile_all(version: str, modules: Sequence[Module]) -> None:
-    for folder in ("kernels", *{module.folder for module in modules}):
-        (BUILD / folder).mkdir(parents=True, exist_ok=True)
-    (BUILD / "build.ninja").write_text(build_ninja(version, modules, portable=True))
-    jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
-    command = [*find_ninja(), "-C", str(BUILD), "-j", jobs]
-    if subprocess.run(command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}).returncode != 0:
-        raise SystemExit("fastinit: could not be built; what failed stands above.")
+    run_ninja(
+        BUILD, lambda: build_ninja(version, modules, folder=LINKED, more=link_inputs(CXX, BUILD / "glibc"))
+    )
 
 
 def pack(python: Python, modules: Sequence[Module], output: Path) -> Path:
@@ -121,7 +122,7 @@ def pack(python: Python, modules: Sequence[Module], output: Path) -> Path:
         compiled = temporary / "compiled"
         compiled.mkdir()
         for file in (KERNELS, *(module.output for module in modules)):
-            shutil.copy(BUILD / file, compiled)
+            shutil.copy(BUILD / LINKED / file, compiled)
         setup = [
             sys.executable,
             "setup.py",
