@@ -93,6 +93,10 @@ def edge(rule: str, output: str, inputs: Sequence[str], command: Sequence[str], 
     return f"build {output}: {rule} {names}{after and f' || {after}'}\n  run = {line}\n"
 
 
+def files(link_inputs: Sequence[str]) -> list[str]:
+    return [name for name in link_inputs if not name.startswith("-")]
+
+
 def macros(defines: dict[str, str]) -> list[str]:
     return [f'-DFASTINIT_{name}="{value}"' for name, value in defines.items()]
 
@@ -136,7 +140,7 @@ def kernels_edges(version: str, link: bool, output: str, more: Sequence[str]) ->
         command += [*cuda_libraries, *more]
         if not SANITIZE:  # whose runtime the program has
             command.append("-Wl,--no-undefined")
-        edges.append(edge("link", output, objects, command))
+        edges.append(edge("link", output, [*objects, *files(more)], command))
     return edges
 
 
@@ -163,7 +167,8 @@ def module_edges(
             libraries = [kernels, "-Wl,-rpath,$ORIGIN", f"-L{module.torch / 'lib'}"]
             libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", *more]
             output = folder + module.output
-            edges[output] = edge("link", output, objects, shared_library(*objects, *libraries), after=kernels)
+            command = shared_library(*objects, *libraries)
+            edges[output] = edge("link", output, [*objects, *files(more)], command, after=kernels)
     return [*edges.values()]
 
 

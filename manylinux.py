@@ -17,7 +17,9 @@ from pathlib import Path
 
 NEWEST_GLIBC = (2, 28)  # torch's own wheels need it
 OLD_LIBRARIES = {"libdl.so.2": r"dl\w+", "libpthread.so.0": r"(pthread|sem)_\w+", "librt.so.1": r"shm_\w+"}
-SINGLE_THREADED = """\
+NO_EXECUTABLE_STACK = '.section .note.GNU-stack,"",%progbits\n'
+SINGLE_THREADED = f"""\
+{NO_EXECUTABLE_STACK}\
 .hidden __libc_single_threaded
 .globl __libc_single_threaded
 .bss
@@ -65,7 +67,12 @@ def link_inputs(cxx: Sequence[str], folder: Path) -> list[str]:
             continue
         every = sorted(name for names in symbols.values() for name in names)
         source, script, stub = (folder / (library + end) for end in (".s", ".map", ""))
-        write(source, ".text\n" + "".join(f".globl {x}\n.type {x},@function\n{x}: ret\n" for x in every))
+        write(
+            source,
+            NO_EXECUTABLE_STACK
+            + ".text\n"
+            + "".join(f".globl {x}\n.type {x},@function\n{x}: ret\n" for x in every),
+        )
         write(
             script,
             "".join(f"{v} {{ global: {'; '.join(names)}; }};\n" for v, names in sorted(symbols.items())),

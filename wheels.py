@@ -132,7 +132,14 @@ def pack(python: Python, modules: Sequence[Module], output: Path) -> Path:
             temporary / "build",
             "bdist_wheel",
         ]
-        run(*setup, "-d", temporary, cwd=ROOT, env=os.environ | {"FASTINIT_COMPILED": str(compiled)})
+        run(
+            *setup,
+            "-d",
+            temporary,
+            cwd=ROOT,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"FASTINIT_COMPILED": str(compiled)},
+        )
         (wheel,) = temporary.glob("*.whl")
         tags = ["--python-tag", python.tag, "--abi-tag", python.tag]
         renamed = temporary / run(sys.executable, "-m", "wheel", "tags", *tags, wheel).split()[-1]
