@@ -14,7 +14,7 @@ VENV    := .venv$(addprefix -python,$(VERSION))$(addprefix -torch,$(TORCH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-sharded test test-long coverage bench gpu-check lint format build wheels sdist compilers clean python-version
+.PHONY: help demo demo-sharded test test-long coverage bench gpu-check lint format build wheels test-wheels sdist compilers clean python-version
 
 ifeq ($(VENV),none)
 PY    := $(PYTHON)
@@ -91,6 +91,11 @@ compilers: $(READY)  ## compile with each compiler there is, warnings as errors 
 
 wheels: $(READY)  ## a wheel for each Python, that serves every torch, into dist/ (ARGS="--pythons 3.11 --torches 2.13.0")
 	$(PY) wheels.py $(ARGS)
+
+# Each environment takes 5 GB while it is tested, in TMPDIR, and minutes to download; -k 3.13 tests those with that Python.
+test-wheels: $(READY)  ## make wheels, and test each with several torches in new environments (ARGS="-k 3.13")
+	$(PY) wheels.py
+	FASTINIT_WHEELS=dist $(PY) -m pytest tests/build/test_wheels.py -m "long or not long" -s $(ARGS)
 
 sdist: $(READY)  ## all that is needed to build and test, into dist/
 	$(PY) setup.py -q sdist
