@@ -63,7 +63,9 @@ def sides_of(kind: Kind, side: int, members: int = MEMBERS) -> Iterator[Timed]:
     by_keys()
     for weight, key in zip(weights, keys, strict=True):
         if not torch.equal(weight, kind.ours(torch.empty(side, side), key=key)):
-            raise ValueError(f"{kind.name}, {side} x {side}: a member does not have the values that it has alone")
+            raise ValueError(
+                f"{kind.name}, {side} x {side}: a member does not have the values that it has alone"
+            )
     by_generator()
     if len({float(weight[0, 0]) for weight in weights}) < members:
         raise ValueError(f"{kind.name}, {side} x {side}: members with the same values")
@@ -94,7 +96,7 @@ def run(only: str | None = None) -> dict[str, Any]:
 def markdown(data: dict[str, Any]) -> str:
     parts = ["# Benchmark: ensembles", report.machine(data)]
     parts.append(
-        "The weights of 64 models, float32: torch's functions in a loop, and fastinit's in one call under `torch.vmap`, with a key "
+        "The weights of 64 models, float32: torch's fills in a loop, and fastinit's in one call under `torch.vmap`, with a key "
         'for each member or with `randomness="different"`. Each member was compared with its fill alone first, bit for bit. '
         "The ratio is that of the slower way. `variance_scaling_` is compared with `torch.nn.init.trunc_normal_`."
     )
