@@ -14,7 +14,8 @@ VENV    := .venv$(addprefix -python,$(VERSION))$(addprefix -torch,$(TORCH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-sharded test test-long coverage docs bench gpu-check lint format build compilers clean python-version
+.PHONY: help demo demo-sharded test test-long coverage docs bench gpu-check lint format build wheels test-wheels sdist \
+  compilers clean python-version
 
 ifeq ($(VENV),none)
 PY    := $(PYTHON)
@@ -39,7 +40,7 @@ endef
 # The package is used from where it stands; the extension is built beside its Python files.
 export PYTHONPATH := $(CURDIR)/python$(addprefix :,$(PYTHONPATH))
 
-CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/native/*.h tests/native/*.cpp)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/native/*.h tests/native/*.c tests/native/*.cpp)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -94,8 +95,19 @@ compilers: $(READY)  ## compile with each compiler there is, warnings as errors 
 	    --build-temp build/$$cxx --build-lib build/$$cxx || exit 1; \
 	done
 
+wheels: $(READY)  ## a wheel for each Python, that serves every torch, into dist/ (ARGS="--pythons 3.11 --torches 2.13.0")
+	$(PY) wheels.py $(ARGS)
+
+# Each environment takes 5 GB while it is tested, in TMPDIR, and minutes to download; -k 3.13 tests those with that Python.
+test-wheels: $(READY)  ## make wheels, and test each with several torches in new environments (ARGS="-k 3.13")
+	$(PY) wheels.py
+	FASTINIT_WHEELS=dist $(PY) -m pytest tests/build/test_wheels.py -m "long or not long" -s $(ARGS)
+
+sdist: $(READY)  ## all that is needed to build and test, into dist/
+	$(PY) setup.py -q sdist
+
 clean:  ## remove what was built; .venv stays
-	rm -rf build dist python/fastinit/_C.*.so *.egg-info python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist python/fastinit/*.so *.egg-info python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 python-version:
 	$(CHECK_PYTHON)

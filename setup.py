@@ -1,9 +1,10 @@
-"""Builds the one extension module, fastinit._C, for `pip install --no-build-isolation .` and `make build`.
+"""Builds the compiled part for the torch at hand, for `pip install --no-build-isolation .` and `make build`.
 
 Two things are beyond torch's BuildExtension: a source that is compiled once per instruction set, and CUDA kernels
-that do not care which torch they are built beside. So the commands are written to a build.ninja, and ninja runs them.
-The metadata is in pyproject.toml, compilers and flags are in toolchain.py. `python setup.py inplace [FOLDER]` does what
-`build_ext --inplace` does, and needs no setuptools; the library goes into the folder. The switches are environment variables:
+that do not care which torch they are built beside. So the commands are written to a build.ninja (extension.py), and ninja
+runs them. The metadata is in pyproject.toml, compilers and flags are in toolchain.py. `python setup.py inplace [FOLDER]`
+does what `build_ext --inplace` does, and needs no setuptools; what is built goes into the folder. The switches are
+environment variables:
 
   CXX, CXXFLAGS, LDFLAGS   as everywhere; a CXX that is set is nvcc's host compiler too
   FASTINIT_CUDA=0|1        0: leave the CUDA kernels out; 1: fail where they cannot be built
@@ -14,17 +15,14 @@ The metadata is in pyproject.toml, compilers and flags are in toolchain.py. `pyt
   FASTINIT_COVERAGE=1      counting which lines run, for gcov (see `make coverage`)
   FASTINIT_WERROR=1        warnings are errors
   FASTINIT_LINK=0          only compile: with a compiler for another processor than this torch is for (see `make compilers`)
+  FASTINIT_COMPILED=...    compile nothing, and take what lies in this folder (wheels.py sets it)
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """
 
-import fcntl
 import filecmp
-import importlib.util
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -51,29 +49,11 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # pip does not put it there
-from toolchain import CSRC, CUDA_FLAGS, CXX, CXX_FLAGS, LDFLAGS, Cuda, find_cuda, instruction_sets  # noqa: E402
+from extension import KERNELS, Module, build_ninja, module_name, run_ninja  # noqa: E402
 
 TORCH = Path(torch.__file__).parent  # torch.utils.cpp_extension, which knows it too, imports setuptools
+COMPILED = os.environ.get("FASTINIT_COMPILED")
 LINK = os.environ.get("FASTINIT_LINK") != "0"
-JOBS = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
-RULES = """\
-rule compile
-  command = $run -MD -MF $out.d -c $in -o $out
-  depfile = $out.d
-  deps = gcc
-  description = $out
-rule link
-  command = $run -o $out
-  description = $out
-"""
-
-
-def find_ninja() -> list[str]:
-    if importlib.util.find_spec("ninja"):  # the pip package, whose program need not be on the PATH
-        return [sys.executable, "-m", "ninja"]
-    if path := shutil.which("ninja"):
-        return [path]
-    raise SystemExit("fastinit: the build needs ninja; run `python -m pip install ninja`.")
 
 
 def python_headers() -> str:
@@ -85,64 +65,19 @@ def python_headers() -> str:
     return path
 
 
-def edge(rule: str, output: str, inputs: list[str], command: list[str]) -> str:
-    """A build statement of ninja's."""
-    names = [name.replace("$", "$$").replace(" ", "$ ").replace(":", "$:") for name in inputs]
-    line = shlex.join(command).replace("$", "$$")
-    return f"build {output}: {rule} {' '.join(names)}\n  run = {line}\n"
+def build(temp: Path, output: Path, version: str) -> list[Path]:
+    """Runs ninja, and puts the module and the kernels' library into a folder."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    module = Module(f"torch-{torch.__version__}", TORCH, torch.__version__, python_headers(), suffix)
+    built: list[Path] = []
 
+    def put_in_place() -> None:
+        for library in (KERNELS, module.output) if LINK else ():
+            built.append(output / Path(library).name)
+            install(temp / library, built[-1])
 
-def build_ninja(version: str) -> str:
-    """How _C.so is made, in the language of ninja."""
-    cuda_sources, cuda_libraries = [], []
-    defines = {"VERSION": version, "TORCH_VERSION": torch.__version__}
-    cuda = find_cuda()
-    if isinstance(cuda, Cuda):
-        defines |= {"WITH_CUDA": "1", "CUDA_ARCHS": cuda.archs, "CUDA_TOOLKIT": cuda.toolkit}
-        cuda_sources = sorted(CSRC.glob("cuda/*.cu"))
-        cuda_libraries = [f"-L{path}" for path in cuda.library_dirs]
-        cuda_libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
-    elif os.environ.get("FASTINIT_CUDA") == "1":
-        raise SystemExit(f"fastinit: FASTINIT_CUDA=1, but {cuda}.")
-    else:
-        defines |= {"CUDA_MISSING": cuda}
-        hint = "" if "=0" in cuda else " (set CUDA_HOME to build the CUDA kernels)"
-        print(f"fastinit: {cuda}: building the CPU part only{hint}", flush=True)
-
-    # -isystem: warnings from other people's headers are not ours to mend.
-    headers = [TORCH / "include", TORCH / "include" / "torch" / "csrc" / "api" / "include", python_headers()]
-    system = [f"-isystem{path}" for path in headers]
-    macros = [f'-DFASTINIT_{name}="{value}"' for name, value in defines.items()]
-    host = [*CXX, *CXX_FLAGS, *system, *macros, "-DTORCH_EXTENSION_NAME=_C"]
-    kernels = sorted(CSRC.glob("cpu/*_target.cpp"))
-    jobs = [(source, "", [*cuda.nvcc, *cuda.gencode, *CUDA_FLAGS]) for source in cuda_sources]
-    jobs += [(s, "", host) for s in sorted({*CSRC.glob("torch/*.cpp"), *CSRC.glob("cpu/*.cpp")} - {*kernels})]
-    for target, flags in instruction_sets().items():
-        jobs += [(source, f"-{target}", [*CXX, *CXX_FLAGS, *flags]) for source in kernels]
-    objects = [f"{source.parent.name}.{source.stem}{suffix}.o" for source, suffix, _ in jobs]
-    edges = [edge("compile", name, [str(job[0])], job[2]) for name, job in zip(objects, jobs, strict=True)]
-
-    if not LINK:
-        return "".join([RULES, *edges])
-    # The static CUDA runtime stays ours: no symbol of it is seen by another library, or taken from one.
-    link = [*CXX, "-shared", "-pthread", *LDFLAGS, "-Wl,--exclude-libs,ALL", *objects]
-    link += [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", *cuda_libraries]
-    return "".join([RULES, *edges, edge("link", "_C.so", objects, link)])
-
-
-def build(temp: Path, output: Path, version: str) -> None:
-    """Runs ninja in a folder for this Python and this torch, and puts the library where it belongs."""
-    folder = temp / f"torch-{torch.__version__}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(temp / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # for two `make` at a time
-        (folder / "build.ninja").write_text(build_ninja(version))
-        command = [*find_ninja(), "-C", str(folder), "-j", JOBS]
-        status = subprocess.run(command, env=os.environ | {"NINJA_STATUS": "fastinit: [%f/%t] "}).returncode
-        if status != 0:
-            raise SystemExit("fastinit: could not be built; what failed stands above.")
-        if LINK:
-            install(folder / "_C.so", output)
+    run_ninja(temp, lambda: build_ninja(version, [module], LINK), put_in_place)
+    return built
 
 
 def install(library: Path, output: Path) -> None:
@@ -158,17 +93,26 @@ def install(library: Path, output: Path) -> None:
 if INPLACE:
     place = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     folder = Path(*sys.argv[2:3]) if sys.argv[2:3] else ROOT / "python" / "fastinit"
-    library = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     found = re.search(r'^version = "(.+?)"', (ROOT / "pyproject.toml").read_text(), re.M)
-    build(ROOT / "build" / place, folder / library, found[1])
+    build(ROOT / "build" / place, folder, found[1])
 else:
+    MODULE = f"fastinit.{module_name(torch.__version__)}"
 
     class Build(build_ext):
         def run(self) -> None:
-            output = Path(self.get_ext_fullpath("fastinit._C"))
-            build(Path(self.build_temp).resolve(), output, self.distribution.get_version())
+            folder = Path(self.get_ext_fullpath(MODULE)).parent
+            for old in (
+                () if self.inplace else folder.glob("_C_*.so")
+            ):  # for another torch, from the same clone
+                old.unlink()
+            if COMPILED:
+                self.made = [folder / path.name for path in sorted(Path(COMPILED).glob("*.so"))]
+                for path in self.made:
+                    install(Path(COMPILED) / path.name, path)
+                return
+            self.made = build(Path(self.build_temp).resolve(), folder, self.distribution.get_version())
 
-    setuptools.setup(
-        ext_modules=[setuptools.Extension("fastinit._C", sources=[])],
-        cmdclass={"build_ext": Build},
-    )
+        def get_outputs(self) -> list[str]:
+            return list(map(str, self.made))
+
+    setuptools.setup(ext_modules=[setuptools.Extension(MODULE, sources=[])], cmdclass={"build_ext": Build})

@@ -131,7 +131,7 @@ struct Quantile {
   static FASTINIT_INLINE F32 from_end(F32 x, F32 q, F32 slope, F32 w) {
     const F32 constant(0x1.64d028p+1f), ratio = fma(slope, w, constant);
     const F32 left_out = fma(slope, w, constant - ratio);
-    const F32 far = ratio - fma(q, ratio, F32(0.0f) - left_out);
+    const F32 far = ratio - fma(q, ratio, F32(-0.0f) - left_out);
     const auto sign = as_bits(x) & as_bits(F32(-0.0f));
     return select(less(q, F32(0.25f)), as_real(as_bits(far) ^ sign), x * ratio);
   }

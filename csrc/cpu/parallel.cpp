@@ -1,6 +1,5 @@
 #include "cpu/parallel.h"
 
-#include <ATen/Parallel.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -16,6 +15,8 @@
 
 namespace fastinit::cpu {
 namespace {
+
+std::atomic<int (*)()> host_threads{[] { return 1; }}, host_in_parallel{[] { return 0; }};
 
 // For a little while: what is waited for mostly comes soon, and to be awake then saves the time of waking up.
 template <class F>
@@ -116,12 +117,18 @@ Pool& pool() {
 
 }  // namespace
 
-int threads() { return at::get_num_threads(); }
+void set_host(const Host& host) {
+  host_threads.store(host.threads, std::memory_order_relaxed);
+  host_in_parallel.store(host.in_parallel, std::memory_order_relaxed);
+}
+
+int threads() { return host_threads.load(std::memory_order_relaxed)(); }
 
 void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*),
                   void* context) {
   const int64_t most = std::min<int64_t>(threads(), (end - begin + grain - 1) / grain);
-  if (most <= 1 || at_work || at::in_parallel_region()) return work(begin, end, context);
+  if (most <= 1 || at_work || host_in_parallel.load(std::memory_order_relaxed)() != 0)
+    return work(begin, end, context);
   const std::shared_ptr<Work> shared(new Work{begin, end, grain, work, context, most - 1});
   pool().offer(shared);
   shared->help();

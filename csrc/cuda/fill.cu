@@ -53,7 +53,7 @@ struct Warp {
 };
 
 template <class Map, class D>
-__global__ void __launch_bounds__(threads, thread_blocks_at_once<typename D::Arithmetic>)
+__global__ void __launch_bounds__(threads, thread_blocks_at_once<D>)
     elementwise(const __grid_constant__ Map map, Key host_key, const uint64_t* device_key,
                 const D distribution) {
   const Keys key = take(host_key, device_key);

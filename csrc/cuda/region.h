@@ -17,9 +17,13 @@ using Lanes = Thread;
 // Threads of a thread block, lanes of a warp, and numbers that a thread draws before it looks up from its work.
 constexpr uint32_t threads = 256, threads_for_sparse = 128, lanes = 32;
 // Thread blocks that a multiprocessor is to have registers for. Of elementwise fills: with 64 registers a thread, the
-// constants of polynomials need not be made anew for each use. Of sparse ones: as many as share its shared memory.
-template <class R>
-constexpr uint32_t thread_blocks_at_once = sizeof(R) == sizeof(double) ? 3 : 4;
+// constants of polynomials need not be made anew for each use; float64 and the widest range of quantiles need more. Of
+// sparse ones: as many as share its shared memory.
+template <class D>
+constexpr bool needs_registers = sizeof(typename D::Arithmetic) == sizeof(double) ||
+                                 std::is_same_v<D, TruncatedNormalIn<Quantile::Range::wide>>;
+template <class D>
+constexpr uint32_t thread_blocks_at_once = needs_registers<D> ? 3 : 4;
 constexpr uint32_t thread_blocks_at_once_for_sparse = 6;
 template <class R>
 constexpr int numbers_per_thread = sizeof(R) == sizeof(double) ? 4 : 16;

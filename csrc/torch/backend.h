@@ -6,15 +6,17 @@
 
 #include <optional>
 
-#include "core/fill.h"
+#include "core/philox.h"
+#include "kernels/interface.h"
 #include "torch/keys.h"
 
 namespace fastinit {
 
 struct Backend {
-  void (*fill)(const Fill& fill, const TensorKey& key, const at::Device& device);
+  void (*fill)(const fastinit_fill& fill, const TensorKey& key, const at::Device& device);
   // One fill for each key of a vector of int64, `step` elements apart.
-  void (*fill_members)(const Fill& fill, const at::Tensor& keys, int64_t step, const at::Device& device);
+  void (*fill_members)(const fastinit_fill& fill, const at::Tensor& keys, int64_t step,
+                       const at::Device& device);
   // Whether what is done now is only recorded, to be repeated later (by a CUDA graph).
   bool (*capturing)(const at::Device& device);
   // One key from a generator of the device (none: its default one).
@@ -22,6 +24,6 @@ struct Backend {
 };
 
 extern const Backend cpu_backend;
-extern const Backend cuda_backend;  // where the build has CUDA kernels
+extern const Backend cuda_backend;  // where the kernels have CUDA
 
 }  // namespace fastinit

@@ -1,4 +1,3 @@
-#if defined(FASTINIT_WITH_CUDA)
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -6,35 +5,48 @@
 #include <limits>
 #include <mutex>
 
-#include "cuda/fill.h"
+#include "core/element.h"
+#include "core/lanes.h"
 #include "torch/backend.h"
+#include "torch/kernels.h"
 
 namespace fastinit {
 namespace {
 
-cuda::Queue current_queue(const at::Device& device) {
+struct Queue {
+  int32_t device;
+  void* stream;
+};
+
+Queue current_queue(const at::Device& device) {
   const c10::impl::VirtualGuardImpl guard(device.type());
   return {device.index(), guard.getStreamNativeHandle(guard.getStream(device))};
 }
 
-void fill(const Fill& fill, const TensorKey& key, const at::Device& device) {
+void fill(const fastinit_fill& fill, const TensorKey& key, const at::Device& device) {
   const c10::DeviceGuard guard(device);
   const auto* const device_key =
       key.device.defined() ? static_cast<const uint64_t*>(key.device.const_data_ptr()) : nullptr;
-  cuda::fill(fill, device_key, current_queue(device));
+  const Queue queue = current_queue(device);
+  kernels::check(fastinit_fill_on_cuda(&fill, key.host.bits, device_key, queue.device, queue.stream));
 }
 
-void fill_members(const Fill& f, const at::Tensor& keys, int64_t step, const at::Device& device) {
-  Fill one = f;
+void fill_members(const fastinit_fill& f, const at::Tensor& keys, int64_t step, const at::Device& device) {
+  fastinit_fill one = f;
+  const int64_t step_in_bytes = step * size_of(static_cast<DType>(f.dtype));
   const std::vector<TensorKey> each = each_key(keys);
   for (const TensorKey& key : each) {
-    one.key = key.host;
     fill(one, key, device);
-    one.data = static_cast<char*>(one.data) + step * size_of(f.dtype);
+    one.data = static_cast<char*>(one.data) + step_in_bytes;
   }
 }
 
-bool capturing(const at::Device& device) { return cuda::capturing(current_queue(device)); }
+bool capturing(const at::Device& device) {
+  const Queue queue = current_queue(device);
+  int32_t found = 0;
+  kernels::check(fastinit_cuda_is_capturing(queue.device, queue.stream, &found));
+  return found != 0;
+}
 
 // What random_ draws into one int64, computed here: a launch for it would take longer than that of a small fill. random_ takes
 // the first block of the generator's own Philox stream, whose counter is a quarter of the offset, and moves the offset on by 4.
@@ -64,4 +76,3 @@ TensorKey draw_key(const at::Tensor& self, const std::optional<at::Generator>& g
 const Backend cuda_backend{fill, fill_members, capturing, draw_key};
 
 }  // namespace fastinit
-#endif

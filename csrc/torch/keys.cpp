@@ -57,18 +57,12 @@ TensorKey KeySource::take(const Backend& on, const at::Tensor& self) const {
   return {Key{cpu->random64()}, {}};
 }
 
-std::vector<Key> keys_of(const at::Tensor& keys) {
-  const at::Tensor contiguous = keys.contiguous();
-  const int64_t* const bits = contiguous.const_data_ptr<int64_t>();
-  std::vector<Key> result;
-  for (int64_t i = 0; i < contiguous.numel(); ++i) result.push_back({static_cast<uint64_t>(bits[i])});
-  return result;
-}
-
 std::vector<TensorKey> each_key(const at::Tensor& keys) {
   std::vector<TensorKey> result;
   if (keys.is_cpu()) {
-    for (const Key key : keys_of(keys)) result.push_back({key, {}});
+    const at::Tensor contiguous = keys.contiguous();
+    const int64_t* const bits = contiguous.const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < keys.numel(); ++i) result.push_back({Key{static_cast<uint64_t>(bits[i])}, {}});
   } else {
     for (int64_t i = 0; i < keys.numel(); ++i) result.push_back({Key{0}, keys.select(0, i)});
   }

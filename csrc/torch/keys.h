@@ -33,9 +33,8 @@ struct KeySource {
   TensorKey take(const Backend& on, const at::Tensor& self) const;
 };
 
-// The keys in a vector of int64, each as a fill by itself takes it; and on the host, where they are in its memory.
+// The keys in a vector of int64, each as a fill by itself takes it.
 std::vector<TensorKey> each_key(const at::Tensor& keys);
-std::vector<Key> keys_of(const at::Tensor& keys);
 
 // `count` keys from one, or from each of several: SplitMix64's numbers from that state on (contract C7). As int64, along a
 // first dimension.

@@ -57,15 +57,6 @@ TensorKey take_key(const Backend& on, const Tensor& self, const KeySource& sourc
   return key;
 }
 
-template <class Op>
-void draw_with(const Draw& draw, const Tensor& self, const Op& op, const Part& part) {
-  if (dtype_of(self) == DType::f64) {
-    op.template fill<double>(self, draw, part);
-  } else {
-    op.template fill<float>(self, draw, part);
-  }
-}
-
 // Each index of the first dimensions with its own key, all those of the last of them together.
 template <class Op>
 void draw_members(const Backend& on, const Tensor& self, const Op& op, const Tensor& keys, const Part& part) {
@@ -75,13 +66,14 @@ void draw_members(const Backend& on, const Tensor& self, const Op& op, const Ten
       draw_members(on, self.select(0, i), op, keys.select(0, i), part);
     }
   } else {
-    draw_with({on, {}, {keys, self.stride(0)}}, self.select(0, 0), op, part);
+    op.fill(self.select(0, 0), {on, {}, {keys, self.stride(0)}}, part);
   }
 }
 
 template <class Op>
 void run(const Backend& on, const Tensor& self, const Op& op, const KeySource& source, const Part& part) {
-  const DefaultFloatingPoint guard;  // for the parameters, which are rounded here; the kernels have their own
+  const DefaultFloatingPoint
+      guard;  // for what is computed from the parameters here; the kernels have their own
   check(self, op, source, part);
   // As in torch, nothing is drawn for a tensor without elements. A part without elements draws with all other parts.
   if (c10::multiply_integers(part.shape_for(self)) == 0) return;
@@ -90,7 +82,7 @@ void run(const Backend& on, const Tensor& self, const Op& op, const KeySource& s
     if (Record* const record = Record::current()) record->began = true;
     return draw_members(on, self, op, *source.key, part);
   }
-  draw_with({on, take_key(on, self, source)}, self, op, part);
+  op.fill(self, {on, take_key(on, self, source)}, part);
 }
 
 // ---- The overloads: what a schema has after the numbers. ------------------------------------------------------------
@@ -268,10 +260,12 @@ TORCH_LIBRARY(fastinit, m) {
 
 FASTINIT_IMPL(CPU, template fill<cpu_backend>)
 TORCH_LIBRARY_IMPL(fastinit, CPU, m) { m.impl("take_key", TORCH_FN(take_key_op<cpu_backend>)); }
-#if defined(FASTINIT_WITH_CUDA)
-FASTINIT_IMPL(CUDA, template fill<cuda_backend>)
-TORCH_LIBRARY_IMPL(fastinit, CUDA, m) { m.impl("take_key", TORCH_FN(take_key_op<cuda_backend>)); }
-#endif
+TORCH_LIBRARY_IMPL(fastinit, CUDA, m) {
+  if (!kernels::have_cuda()) return;
+  for_each_overload(
+      [&]<class K>() { m.impl(K::name().c_str(), TORCH_FN((K::template fill<cuda_backend>))); });
+  m.impl("take_key", TORCH_FN(take_key_op<cuda_backend>));
+}
 FASTINIT_IMPL(Meta, meta)
 TORCH_LIBRARY_IMPL(fastinit, Meta, m) { m.impl("take_key", TORCH_FN(take_key_meta)); }
 FASTINIT_IMPL(CompositeExplicitAutograd, refuse)

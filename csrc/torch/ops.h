@@ -6,15 +6,15 @@
 //   complex            whether it fills complex tensors too
 //   elementwise        whether a tensor of few elements is filled in no time
 //   check              what is wrong with the arguments, or with the tensor's shape
-//   fill               the fill, in the arithmetic R
+//   fill               the fill
 #pragma once
 
 #include <array>
 #include <cmath>
 #include <tuple>
 
-#include "core/fill.h"
 #include "torch/checks.h"
+#include "torch/kernels.h"
 #include "torch/orthogonal.h"
 #include "torch/regions.h"
 
@@ -41,9 +41,8 @@ struct UniformOp {
     FASTINIT_CHECK(b - a <= limit, name, "b - a is out of bounds for ", self.scalar_type(), ": a=", a,
                    " and b=", b);
   }
-  template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
-    fastinit::fill(self, draw, Uniform<R>::make(a, b, dtype_of(self)), part);
+    fastinit::fill(self, draw, kernels::uniform(a, b), part);
   }
 };
 
@@ -56,9 +55,8 @@ struct NormalOp {
   void check(const at::Tensor& self, const Part&) const {
     check_normal(name, self, mean, part_std(self, std));
   }
-  template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
-    fastinit::fill(self, draw, Normal<R>{static_cast<R>(mean), static_cast<R>(part_std(self, std))}, part);
+    fastinit::fill(self, draw, kernels::normal(mean, part_std(self, std)), part);
   }
 };
 
@@ -76,13 +74,12 @@ struct TruncatedNormalOp {
     }
     check_interval(name, self, a, b, /*open=*/false);
   }
-  template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
     // An infinite bound is none. A finite one keeps values finite, if the dtype cannot hold it too.
     const double limit = largest(dtype_of(self));
     const double lower = std::isinf(a) ? a : std::max(a, -limit),
                  upper = std::isinf(b) ? b : std::min(b, limit);
-    fastinit::fill(self, draw, TruncatedNormal<R>::make(mean, std, lower, upper, dtype_of(self)), part);
+    fastinit::fill(self, draw, kernels::truncated_normal(mean, std, lower, upper), part);
   }
 };
 
@@ -101,13 +98,12 @@ struct SparseOp {
     FASTINIT_CHECK(shape[0] < int64_t{1} << 42, name, "tensor must have fewer than 2^42 rows, but has ",
                    shape[0]);
   }
-  template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
     const at::IntArrayRef shape = part.shape_for(self);
     const auto rows = static_cast<uint64_t>(shape[0]), columns = static_cast<uint64_t>(shape[1]);
     const auto zeros = static_cast<uint64_t>(std::ceil(sparsity * static_cast<double>(rows)));
     fastinit::fill(self, draw,
-                   Sparse<R>::make(part_std(self, std), rows, columns, zeros, self.is_complex() ? 2 : 1),
+                   kernels::sparse(part_std(self, std), rows, columns, zeros, self.is_complex() ? 2 : 1),
                    part);
   }
 };
@@ -128,7 +124,6 @@ struct OrthogonalOp {
   double gain;
 
   void check(const at::Tensor& self, const Part& part) const { check_orthogonal(name, self, part, 2, gain); }
-  template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
     orthogonal(self, gain, draw, part, /*batch=*/false);
   }
@@ -141,7 +136,6 @@ struct BatchedOrthogonalOp {
   double gain;
 
   void check(const at::Tensor& self, const Part& part) const { check_orthogonal(name, self, part, 3, gain); }
-  template <class R>
   void fill(const at::Tensor& self, const Draw& draw, const Part& part) const {
     orthogonal(self, gain, draw, part, /*batch=*/true);
   }

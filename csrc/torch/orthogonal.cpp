@@ -28,6 +28,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <c10/util/accumulate.h>
 
 #include <atomic>
@@ -36,7 +37,7 @@
 #include <vector>
 
 #include "core/floating_point.h"
-#include "cpu/parallel.h"
+#include "torch/kernels.h"
 #include "torch/orthogonal_part.h"
 #include "torch/orthogonal_reflect.h"
 
@@ -95,7 +96,7 @@ void fill_side_by_side(const Tensor& batch, const Gaussian& gaussian, double gai
       c.error = std::current_exception();
     }
   };
-  cpu::parallel_for(0, batch.size(0), 1, work, &context);
+  kernels::check(fastinit_parallel(0, batch.size(0), 1, work, &context));
   if (context.error) std::rethrow_exception(context.error);
 }
 
@@ -105,7 +106,7 @@ void fill_small(const Tensor& self, const Gaussian& gaussian, const Gain& gain,
                 const at::TensorOptions& options) {
   const int64_t count = self.size(0), rows = gaussian.rows, cols = gaussian.cols;
   const bool in_place = can_be_viewed(self, {count, rows, cols}, options);
-  const int64_t most = in_place ? count : std::min<int64_t>(count, 4 * cpu::threads());
+  const int64_t most = in_place ? count : std::min<int64_t>(count, 4 * at::get_num_threads());
   const Tensor memory = in_place ? self.view({count, rows, cols}) : at::empty({most, rows, cols}, options);
   for (int64_t i = 0; i < count; i += most) {
     const Tensor batch = memory.narrow(0, 0, std::min(most, count - i));
@@ -130,7 +131,7 @@ void fill_whole(const Tensor& self, const Gaussian& gaussian, const Gain& gain) 
 }
 
 void fill_batch(const Tensor& self, const Gaussian& gaussian, const Gain& gain) {
-  const int64_t count = self.size(0), threads = cpu::threads();
+  const int64_t count = self.size(0), threads = at::get_num_threads();
   const int64_t turns = (count + threads - 1) / threads;
   // A quarter of the threads' time may be left over.
   const bool small = gaussian.rows * gaussian.cols <= small_matrix && 4 * count >= 3 * turns * threads;

@@ -16,8 +16,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/normal.h"
-#include "cpu/product.h"
+#include "torch/kernels.h"
 #include "torch/regions.h"
 
 namespace fastinit {
@@ -63,7 +62,7 @@ template <class T>
 struct NativeSpace {
   NativeSpace<double> wide() const { return {}; }
   bool is_wide() const { return std::is_same_v<T, double>; }
-  int64_t block(int64_t m, int64_t n) const { return block_size(m, n, 64, cpu::Multiplier<T>::chunk); }
+  int64_t block(int64_t m, int64_t n) const { return block_size(m, n, 64, FASTINIT_MOST_TERMS); }
   NativeOwned<T> make(int64_t rows, int64_t cols) const {
     std::unique_ptr<T[]> memory(new T[static_cast<size_t>(rows * cols)]);
     const cpu::Matrix<T> matrix{memory.get(), rows, cols, cols, 1};
@@ -73,8 +72,8 @@ struct NativeSpace {
   void draw(const Draw& draw, const cpu::Matrix<T>& x, int64_t row, int64_t col, int64_t cols) const {
     const Region region =
         region_of({x.rows, x.cols}, {x.row_stride, x.col_stride}, {row + x.rows, cols}, {row, col});
-    draw.on.fill(Fill{region, x.data, is_wide() ? DType::f64 : DType::f32, draw.key.host, Normal<T>{0, 1}},
-                 draw.key, at::kCPU);
+    const DType dtype = is_wide() ? DType::f64 : DType::f32;
+    draw.on.fill(plain(region, x.data, dtype, kernels::normal(0, 1)), draw.key, at::kCPU);
   }
 };
 
@@ -128,7 +127,7 @@ class Native {
   }
   Matrix t(const Matrix& v1, const Matrix& x, double gain, Diagonal& d) {
     const int64_t b = v1.rows;
-    std::vector<double> half = lower_squares(x);
+    std::vector<double> half = kernels::lower_squares(x);
     d.resize(static_cast<size_t>(b));
     for (int64_t j = 0; j < b; ++j) {
       const double x0 = v1(j, j), phase = std::copysign(1.0, x0), norm = std::sqrt(half[j]);
@@ -234,7 +233,7 @@ class Native {
 
   int64_t block_;
   std::unique_ptr<T[]> wide_, squares_;
-  cpu::Multiplier<T> multiply_;
+  kernels::Multiplier<T> multiply_;
 };
 
 // Whether all products are torch's, on the CPU too: for tests of the path that other devices take.
@@ -286,8 +285,7 @@ class Aten {
     }
     Owned make(int64_t rows, int64_t cols) const { return {at::empty({rows, cols}, options)}; }
     void draw(const Draw& draw, const Matrix& x, int64_t row, int64_t col, int64_t cols) const {
-      const Distribution normal = is_wide() ? Distribution(Normal<double>{0, 1}) : Normal<float>{0, 1};
-      fill(x.t, draw, normal, {{row + x.rows, cols}, {row, col}, {x.rows, x.cols}});
+      fill(x.t, draw, kernels::normal(0, 1), {{row + x.rows, cols}, {row, col}, {x.rows, x.cols}});
     }
 
    private:

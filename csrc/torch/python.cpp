@@ -14,7 +14,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "cpu/target.h"
+#include "torch/kernels.h"
 #include "torch/ops.h"
 #include "torch/orthogonal.h"
 
@@ -213,40 +213,30 @@ PyObject* zero_(PyObject*, PyObject* const* given, Py_ssize_t count) {
 
 // ---- About the build ------------------------------------------------------------------------------------------------
 
-std::string compiler() {
-#if defined(__clang__)
-  return "clang " __clang_version__;
-#else
-  return "gcc " __VERSION__;
-#endif
-}
-
 // Python looks for this in the file if the file does not load (_load.py).
 [[gnu::used]] const char built_with[] = "fastinit was built with torch " FASTINIT_TORCH_VERSION;
 
 py::dict build_info() {
-  py::dict info("version"_a = FASTINIT_VERSION, "compiler"_a = compiler(),
-                "torch_built_with"_a = FASTINIT_TORCH_VERSION, "cuda_architectures"_a = py::list());
-  std::vector<std::string> capabilities;
-  for (const cpu::Target t : cpu::built()) capabilities.emplace_back(cpu::name(t));
-  info["cpu_capabilities"] = capabilities;
-#if defined(FASTINIT_CUDA_ARCHS)
-  info["cuda_architectures"] = py::str(FASTINIT_CUDA_ARCHS).attr("split")();
-#endif
-#if defined(FASTINIT_CUDA_TOOLKIT)
-  info["cuda_toolkit"] = FASTINIT_CUDA_TOOLKIT;
-#endif
-#if defined(FASTINIT_CUDA_MISSING)
-  info["cuda_missing_reason"] = FASTINIT_CUDA_MISSING;
-#endif
+  const auto list = [](const char* name) { return py::str(fastinit_build_info(name)).attr("split")(); };
+  py::dict info("torch_built_with"_a = FASTINIT_TORCH_VERSION,
+                "cpu_capabilities"_a = list("instruction_sets"),
+                "cuda_architectures"_a = list("cuda_architectures"));
+  for (const char* const name : {"version", "compiler", "cuda_toolkit"})
+    info[name] = fastinit_build_info(name);
+  info["cuda_missing_reason"] = fastinit_build_info("cuda_missing");
   return info;
 }
 
+std::string cpu_capability() {
+  const char* name = nullptr;
+  kernels::check(fastinit_instruction_set(&name));
+  return name;
+}
+
 std::string set_cpu_capability(const std::string& wanted) {
-  for (const cpu::Target c : cpu::available()) {
-    if (wanted == cpu::name(c)) return cpu::name(cpu::set_active(c));
-  }
-  throw std::invalid_argument("no such CPU capability here: " + wanted);
+  const char* before = nullptr;
+  kernels::check(fastinit_set_instruction_set(wanted.c_str(), &before));
+  return before;
 }
 
 py::object key_of(const Record& record) {
@@ -258,6 +248,7 @@ py::object key_of(const Record& record) {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
+  kernels::open();
   for_each_op([&]<class Op>() { define(m, Op::name, fill<Op>); });
   define(m, "fill_", fill_);
   define(m, "zero_", zero_);
@@ -287,10 +278,10 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("key", key_of);
 
   m.def("build_info", build_info);
-  m.def("cpu_capability", [] { return std::string(cpu::name(cpu::active())); });
+  m.def("cpu_capability", cpu_capability);
   m.def("set_cpu_capability", set_cpu_capability);
   m.def("multiply_by_torch", multiply_by_torch);
-  cpu::active();  // an environment that asks for what cannot be had fails here, on import
+  cpu_capability();  // an environment that asks for what cannot be had fails here, on import
 }
 
 }  // namespace fastinit

@@ -115,7 +115,14 @@ class Boxes {
 
 }  // namespace
 
-void fill(const at::Tensor& self, const Draw& draw, const Distribution& distribution, const Part& part) {
+fastinit_fill plain(const Region& region, void* data, DType dtype,
+                    const fastinit_distribution& distribution) {
+  return {static_cast<int32_t>(dtype), region.dims,        region.sizes, region.strides,
+          region.index_strides,        region.first_index, data,         distribution};
+}
+
+void fill(const at::Tensor& self, const Draw& draw, const fastinit_distribution& distribution,
+          const Part& part) {
   if (self.numel() == 0) return;
   const DType dtype = dtype_of(self);
   // Real and imaginary parts are neighbours, in memory and by index. (No copy of self: to give one up takes the GIL.)
@@ -125,9 +132,9 @@ void fill(const at::Tensor& self, const Draw& draw, const Distribution& distribu
   auto* const data = static_cast<char*>(numbers.data_ptr());
   const auto fill_box = [&](int64_t memory, at::IntArrayRef box, at::IntArrayRef shape,
                             at::IntArrayRef offset) {
-    const Fill fill{region_of(box, strides, shape, offset),
-                    data + memory * static_cast<int64_t>(numbers.itemsize()), dtype, draw.key.host,
-                    distribution};
+    const Region region = region_of(box, strides, shape, offset);
+    const fastinit_fill fill =
+        plain(region, data + memory * static_cast<int64_t>(numbers.itemsize()), dtype, distribution);
     const Draw::Members& members = draw.members;
     if (members.keys.defined()) {
       draw.on.fill_members(fill, members.keys, members.stride * (self.is_complex() ? 2 : 1), self.device());

@@ -7,7 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "core/fill.h"
+#include "core/element.h"
+#include "core/region.h"
 #include "torch/backend.h"
 #include "torch/keys.h"
 
@@ -53,8 +54,12 @@ struct Draw {
   } members = {};
 };
 
-// Fills a tensor that has passed its checks. The distribution's arithmetic must be that of the tensor's dtype.
-void fill(const at::Tensor& self, const Draw& draw, const Distribution& distribution, const Part& part = {});
+// The region as the kernels' interface takes it, by reference.
+fastinit_fill plain(const Region& region, void* data, DType dtype, const fastinit_distribution& distribution);
+
+// Fills a tensor that has passed its checks.
+void fill(const at::Tensor& self, const Draw& draw, const fastinit_distribution& distribution,
+          const Part& part = {});
 
 // A fill of fewer elements is over so soon that the GIL is kept meanwhile.
 constexpr int64_t long_fill = 1 << 14;

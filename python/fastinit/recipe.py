@@ -18,6 +18,7 @@ from fastinit._steps import CONSTANT, Made, Step, View, constant, cut, same_bits
 from fastinit.keys import canonical_name
 
 if TYPE_CHECKING:
+    from fastinit._check.finding import Findings
     from fastinit._enabled.report import Report
 
 Device = torch.device | str
@@ -280,6 +281,30 @@ class Recipe:
                 found.changed.append(name)
         found.absent += (name for name in self._tensors if name not in present)
         return found
+
+    def check(self, model: nn.Module | None = None, *, values: bool | None = None) -> Findings:
+        """What is wrong with an initialisation, from how it was made: ``Report.check`` without the memory of the model.
+
+        Args:
+            model: the model, which says what the parameters are for. Without it there are fewer findings.
+            values: whether to draw the parameters, one at a time, and look at their values. By default that is done up to
+                2²⁸ of them.
+
+        Returns:
+            A list of ``Finding``, the worst first. Those of ``deferred(call_sites=True)`` name the lines that chose the fills.
+            A file does not keep them.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.deferred(call_sites=True) as deferred:
+            ...     layer = torch.nn.Linear(30, 20)
+            ...     layer.scale = torch.nn.Parameter(torch.empty(20))
+            >>> [(finding.kind, finding.names) for finding in deferred.recipe(layer).check(layer)]
+            [('never-filled', ('scale',))]
+        """
+        from fastinit._check import check, subject
+
+        return check.check(subject.from_recipe(self, model, values))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

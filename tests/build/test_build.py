@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from extension import module_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,11 +24,16 @@ SOURCES = {
 #include "core/answer.h"
 namespace FASTINIT_TARGET { int answer() { return ANSWER; } }
 """,
-    "torch/python.cpp": """
-#include <Python.h>
+    "kernels/exports.map": "{ global: fastinit_*; local: *; };\n",
+    "kernels/interface.cpp": """
 namespace plain { int answer(); }
 namespace fast { int answer(); }
-static PyObject* answer(PyObject*, PyObject*) { return PyLong_FromLong(plain::answer() + fast::answer()); }
+extern "C" __attribute__((visibility("default"))) int fastinit_answer() { return plain::answer() + fast::answer(); }
+""",
+    "torch/python.cpp": """
+#include <Python.h>
+extern "C" int fastinit_answer();
+static PyObject* answer(PyObject*, PyObject*) { return PyLong_FromLong(fastinit_answer()); }
 static PyMethodDef methods[] = {{"answer", answer, METH_NOARGS, nullptr}, {nullptr, nullptr, 0, nullptr}};
 static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C() { return PyModule_Create(&module); }
@@ -37,7 +44,7 @@ COMMAND = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in ("setup.py", "toolchain.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "extension.py", "toolchain.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for name, text in SOURCES.items():
         path = tmp_path / "csrc" / name
@@ -60,37 +67,65 @@ def build(project: Path) -> Callable[..., set[str]]:
     return run
 
 
-def answer(project: Path) -> int:
-    program = "from fastinit import _C; print(_C.answer())"
-    environment = os.environ | {"PYTHONPATH": str(project / "python")}
-    return int(subprocess.run([sys.executable, "-c", program], env=environment, check=True, stdout=-1).stdout)
+def answer(project: Path, torch_version: str = torch.__version__) -> int:
+    """What the module for that torch says, which must find the kernels beside itself."""
+    (module,) = (project / "python" / "fastinit").glob(f"{module_name(torch_version)}.*")
+    program = f"""
+from importlib.util import module_from_spec, spec_from_file_location
+print(module_from_spec(spec_from_file_location("fastinit._C", {str(module)!r})).answer())
+"""
+    return int(subprocess.run([sys.executable, "-c", program], check=True, stdout=-1).stdout)
 
 
-KERNELS = {"cpu.answer_target-plain.o", "cpu.answer_target-fast.o"}
-EVERYTHING = {"cpu.answer.o", "torch.python.o", *KERNELS, "_C.so"}
+def outputs(torch_version: str) -> dict[str, str]:
+    folder = f"torch-{torch_version}"
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    module = module_name(torch_version) + suffix
+    return {"object": f"{folder}/torch.python{suffix.removesuffix('.so')}.o", "module": f"{folder}/{module}"}
+
+
+HERE = outputs(torch.__version__)
+TARGETS = {"kernels/cpu.answer_target-plain.o", "kernels/cpu.answer_target-fast.o"}
+KERNELS = {"kernels/cpu.answer.o", "kernels/kernels.interface.o", *TARGETS, "libfastinit_kernels.so"}
+EVERYTHING = {*KERNELS, *HERE.values()}
 
 
 def test_what_has_changed_is_compiled(project: Path, build: Callable[..., set[str]]) -> None:
     assert build() == EVERYTHING
     assert answer(project) == 84
-    (library,) = (project / "python" / "fastinit").glob("_C.*")
-    made = library.stat()
+    libraries = sorted((project / "python" / "fastinit").glob("*.so"))
+    assert [path.name for path in libraries] == [Path(HERE["module"]).name, "libfastinit_kernels.so"]
+    made = [path.stat() for path in libraries]
     assert build() == set()
-    assert library.stat() == made, "nothing is put in place of an equal one"
+    assert [path.stat() for path in libraries] == made, "nothing is put in place of an equal one"
 
     (project / "csrc" / "core" / "answer.h").write_text("#define ANSWER 4\n")
-    assert build() == {*KERNELS, "_C.so"}
+    assert build() == {*TARGETS, "libfastinit_kernels.so"}, "the module needs the kernels' interface only"
     assert answer(project) == 8
     assert build(CXXFLAGS="-DUNUSED") == EVERYTHING
     (project / "csrc" / "cpu" / "answer.cpp").unlink()
-    assert build(CXXFLAGS="-DUNUSED") == {"_C.so"}
+    assert build(CXXFLAGS="-DUNUSED") == {"libfastinit_kernels.so"}
 
-    # Another torch builds elsewhere, and what is in place is then its own.
+    # Another torch has a module of its own, beside this one; the kernels are the same.
     setup = project / "setup.py"
-    setup.write_text(setup.read_text().replace("\nJOBS", "\ntorch.__version__ = '9.9'\nJOBS"))
-    assert build() == EVERYTHING - {"cpu.answer.o"}
-    folders = {path.name for path in project.glob("build/temp*/torch-*")}
-    assert folders == {f"torch-{torch.__version__}", "torch-9.9"}
+    setup.write_text(setup.read_text().replace("\nROOT", "\ntorch.__version__ = '9.9.1'\nROOT"))
+    assert build(CXXFLAGS="-DUNUSED") == set(outputs("9.9.1").values())
+    assert answer(project, "9.9.1") == answer(project) == 8
+    setup.write_text(setup.read_text().replace("'9.9.1'", f"'{torch.__version__}'"))
+    assert build(CXXFLAGS="-DUNUSED") == set()
+
+
+def test_a_wheel_has_one_module(project: Path) -> None:
+    """Though another torch was built with in the same clone."""
+    stale = project / "build" / "lib" / "fastinit" / "_C_1_0.so"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(project / "build" / "lib")]
+    environment = os.environ | {"FASTINIT_CUDA": "0"}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    there = {path.name for path in stale.parent.glob("*.so")}
+    assert there == {Path(HERE["module"]).name, "libfastinit_kernels.so"}
 
 
 def test_two_at_a_time(project: Path) -> None:

@@ -16,22 +16,15 @@
 #include <vector>
 
 #include "cpu/fill.h"
+#include "cpu/parallel.h"
 #include "cpu/product.h"
 #include "cpu/target.h"
 
 namespace {
-int wanted_threads = 1;
-}
-
-// What cpu/parallel.cpp asks of libtorch.
-namespace at {
-int get_num_threads() { return wanted_threads; }
-bool in_parallel_region() { return false; }
-}  // namespace at
-
-namespace {
 
 using namespace fastinit;
+
+int wanted_threads = 1;
 
 constexpr int untouched = 0xA5;
 
@@ -135,5 +128,6 @@ int main(int count, char** arguments) {
   if (target == there.end()) return 3;
   cpu::set_active(*target);
   wanted_threads = std::atoi(arguments[2]);
+  cpu::set_host({[] { return wanted_threads; }, [] { return 0; }});
   for (std::string op; std::cin >> op;) run_case(op);
 }

@@ -78,12 +78,9 @@ def lanes(machine: Machine, target: str) -> Path:
 @functools.cache
 def fills(machine: Machine) -> Path:
     """tests/native/fills.cpp with the CPU's loops, for all lines of cpu/targets.def. It takes a minute, and stays in build/."""
-    from torch.utils.cpp_extension import include_paths
-
     cpu = toolchain.CSRC / "cpu"
     jobs: list[tuple[Path, list[str]]] = [(ROOT / "tests" / "native" / "fills.cpp", [])]
-    jobs += [(cpu / f"{name}.cpp", []) for name in ("fill", "product", "target")]
-    jobs += [(cpu / "parallel.cpp", [f"-isystem{path}" for path in include_paths()])]
+    jobs += [(cpu / f"{name}.cpp", []) for name in ("fill", "parallel", "product", "target")]
     for extra in toolchain.instruction_sets(machine.cxx).values():
         jobs += [(source, extra) for source in sorted(cpu.glob("*_target.cpp"))]
     common = [*machine.cxx, *machine.optimise, *toolchain.COMMON, "-Werror"]

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) -> Iterator[Report]:
+def enabled(
+    *, strict: bool = False, call_sites: bool = False, check_ranks: ProcessGroup | None = None
+) -> Iterator[Report]:
     """Let torch's initialisation run on fastinit's kernels, in this thread until the end of the block.
 
     This covers every function of ``torch.nn.init``, however it is called, and the methods ``uniform_`` and ``normal_`` of
@@ -34,6 +36,8 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
         strict: warn of random values that torch draws itself, once for each line of the program. torch may draw them by
             these functions, by other methods (``bernoulli_``) or by factories (``torch.randn``). This looks at every
             operation of the block, which takes time.
+        call_sites: remember where in the program each fill was called, and what else was done to memory, for
+            ``Report.check``. This looks at every operation of the block, too.
         check_ranks: a process group of ``torch.distributed``. At the end of the block, its ranks compare what they drew
             (function, key, shape), by one all-reduce. Every rank of the group must get there.
 
@@ -51,7 +55,12 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
         >>> report.parameters(model)["weight"].function
         'kaiming_uniform_'
     """
-    report = Report(strict)
+    trace = None
+    if call_sites:
+        from fastinit._check.trace import Trace
+
+        trace = Trace()
+    report = Report(strict, trace)
     if check_ranks is not None:
         report._draws = []
     with ExitStack() as stack:
@@ -59,6 +68,8 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
         stack.callback(patch.uninstall)
         blocks.set((*open_reports(), report))
         stack.callback(_close, report)
+        if trace is not None:
+            stack.enter_context(trace.watching(lambda: thread.busy))
         if strict:
             stack.callback(watch(open_reports, lambda: thread.busy))
         yield report

@@ -16,6 +16,10 @@ from fastinit._kernels import Key
 from fastinit._parts import Part, Place, here
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastinit._check.finding import Findings
+    from fastinit._check.trace import Trace
     from fastinit.recipe import Recipe
 
 INITIALISERS: dict[str, Callable[..., Tensor]] = {
@@ -184,8 +188,9 @@ class Report:
         {'mean': 0.0, 'std': 1.0}
     """
 
-    def __init__(self, strict: bool = False) -> None:
+    def __init__(self, strict: bool = False, trace: Trace | None = None) -> None:
         self.strict = strict
+        self._trace = trace  # of a block with ``call_sites=True``
         self._open = True  # its block is
         self._draws: list[Draw] | None = None  # where ranks are to be compared
         self.functions: dict[str, Row] = {}
@@ -195,7 +200,7 @@ class Report:
 
     def __getstate__(self) -> dict[str, Any]:
         """The table and the places. What is known of memory stays with the memory: a copy has no parameters."""
-        return self.__dict__ | {"_memory": None, "_open": False}
+        return self.__dict__ | {"_memory": None, "_open": False, "_trace": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_memory": WeakKeyDictionary()}
@@ -251,6 +256,86 @@ class Report:
 
         return Recipe._of_report(self, module)
 
+    def check(self, module: nn.Module) -> Findings:
+        """What is wrong with the initialisation of a module: a list of findings, the worst first.
+
+        A block of ``enabled(call_sites=True)`` tells more: which parameters nothing filled, what was drawn twice, and where in
+        the program. The parameters' values are read once, and those of random fills are drawn again to be compared.
+        ``docs/check.md`` has all findings, and their limits.
+
+        Args:
+            module: the module.
+
+        Returns:
+            A list of ``Finding``. ``print`` shows it as text of at most 100 columns.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled(call_sites=True) as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            ...     layer.scale = torch.nn.Parameter(torch.empty(20))
+            >>> [(finding.kind, finding.names) for finding in report.check(layer)]
+            [('never-filled', ('scale',))]
+        """
+        from fastinit._check import check, subject
+
+        return check.check(subject.from_report(self, module))
+
+    def plot(self, path: str | Path, module: nn.Module) -> None:
+        """Draw a picture of a module's initialisation: deviations and ranges by depth, what was drawn twice, histograms.
+
+        Args:
+            path: where to; matplotlib, which must be installed, takes the format from the name.
+            module: the module.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled() as report:
+            ...     model = torch.nn.TransformerEncoderLayer(64, 4)
+            >>> report.plot("model.png", model)  # doctest: +SKIP
+        """
+        from fastinit._check import subject
+        from fastinit._check.plot import plot
+
+        plot(path, subject.from_report(self, module))
+
+    def to_json(self, module: nn.Module | None = None) -> str:
+        """The report as JSON: the table and, of a module, what gave each parameter its values, and the findings.
+
+        Args:
+            module: the module, or None for the table alone.
+
+        Example:
+            >>> import fastinit, json, torch
+            >>> with fastinit.enabled() as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            >>> json.loads(report.to_json(layer))["parameters"]["weight"]["std"]
+            0.105409...
+        """
+        from fastinit._check import text
+
+        return text.report_json(self, module)
+
+    def to_markdown(self, module: nn.Module | None = None) -> str:
+        """The report as Markdown: the table and, of a module, a table of its fills, and the findings.
+
+        Args:
+            module: the module, or None for the table alone.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled() as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            >>> print(report.to_markdown().splitlines()[0])
+            | function | calls | elements | drawn again | MiB | seconds |
+        """
+        from fastinit._check import text
+
+        return text.report_markdown(self, module)
+
     def _last(self, parameter: Tensor) -> Fill | None:
         try:
             parameter, _ = here(parameter)
@@ -296,6 +381,8 @@ class Report:
         row.bytes += elements * size
         row.seconds += seconds
         row.redrawn += drawn // size
+        if self._trace is not None and elements > 0:
+            self._trace.filled(function, arguments, tensor, place, key, seconds, random)
 
     def _remember(
         self,
