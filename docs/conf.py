@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 root_doc = "docs/index"
 include_patterns = ["docs/**", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = [".*", "build", "csrc", "demo", "dist", "docs/site", "python", "tests"]
-if find_spec("fastinit.testing") is None:
-    exclude_patterns.append("docs/api/testing.rst")
 # Tables of results are linked, and not listed. tests/build/test_docs.py looks after the other pages.
 suppress_warnings = ["toc.not_included"]
 
