@@ -283,16 +283,16 @@ class Recipe:
         return found
 
     def check(self, model: nn.Module | None = None, *, values: bool | None = None) -> Findings:
-        """What is wrong with an initialisation, from how it was made: ``Report.check`` without the memory of the model.
+        """Return what is wrong with an initialisation, as ``Report.check`` does, but without the memory of the model.
 
         Args:
             model: the model, which says what the parameters are for. Without it there are fewer findings.
-            values: whether to draw the parameters, one at a time, and look at their values. By default that is done up to
-                2²⁸ of them.
+            values: whether to draw the parameters, one at a time, and look at their values. By default, this is done for up to
+                2²⁸ values.
 
         Returns:
-            A list of ``Finding``, the worst first. Those of ``deferred(call_sites=True)`` name the lines that chose the fills.
-            A file does not keep them.
+            A list of ``Finding``, the worst first. After ``deferred(call_sites=True)``, the findings name the lines that chose
+            the fills. A saved recipe does not keep these lines.
 
         Example:
             >>> import fastinit, torch

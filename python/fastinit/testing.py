@@ -1,4 +1,4 @@
-"""For the tests of models: assert that a model is initialised as it should be."""
+"""For tests of models: assert that a model is initialised as it should be."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def assert_initialized(
 
     Args:
         model: the model.
-        report: that of the block of ``fastinit.enabled(call_sites=True)`` in which it was built, or the recipe of one that was
-            built in ``fastinit.deferred()``.
+        report: the report of the block of ``fastinit.enabled(call_sites=True)`` in which the model was built, or the recipe of
+            a model that was built in ``fastinit.deferred()``.
         severity: the mildest severity that counts: ``"error"``, ``"warning"`` or ``"note"``.
         ignore: kinds of findings that do not count, such as ``"drawn-again"``.
 
     Raises:
-        AssertionError: if there are such findings. It lists them.
-        ValueError: if the report is of a block without ``call_sites=True``, which does not know what was never filled.
+        AssertionError: if there are such findings. The error lists them.
+        ValueError: if the report comes from a block without ``call_sites=True``, which does not know what was never filled.
 
     Example:
         >>> import fastinit.testing, torch

@@ -15,16 +15,16 @@ class Finding:
     """Something that is wrong with a model's initialisation, or may be.
 
     Attributes:
-        kind: what it is, as in ``docs/check.md``: ``"never-filled"``.
-        severity: ``"error"``: the model is not initialised as anybody would want; ``"warning"``: not as its author meant;
-            ``"note"``: worth knowing, and perhaps meant.
+        kind: the kind of finding, as in ``docs/check.md``, such as ``"never-filled"``.
+        severity: ``"error"`` if nobody would want this initialisation, ``"warning"`` if its author probably did not mean it,
+            ``"note"`` if it is worth knowing and may be deliberate.
         names: the parameters' names.
-        fill: what gave them their values, such as ``normal_(mean=0.0, std=0.02)``; empty if nothing did.
+        fill: what gave them their values, such as ``normal_(mean=0.0, std=0.02)``. It is empty if nothing did.
         problem: what is wrong, in a sentence.
         remedy: what helps, in a sentence.
-        file: the file of the call that chose the fill; None if it is not known.
+        file: the file of the call that chose the fill, or None if it is not known.
         line: the line in that file.
-        caller: the file and line of the innermost call outside of installed packages, if that is another one.
+        caller: the file and line of the innermost call outside of installed packages, if that is a different call.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Finding:
     )  # stands for {} in the problem, while it is merged
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as plain data."""
+        """Return the finding as plain data."""
         data = asdict(self)
         del data["measure"]
         return data
@@ -52,12 +52,12 @@ class Findings(list[Finding]):
     """A list of findings, the worst first. ``print`` shows it as text of at most 100 columns."""
 
     def of(self, severity: Severity) -> Findings:
-        """Those of one severity."""
+        """Return the findings of one severity."""
         return Findings(finding for finding in self if finding.severity == severity)
 
     @property
     def counts(self) -> dict[Severity, int]:
-        """How many there are of each severity."""
+        """The number of findings of each severity."""
         found = Counter(finding.severity for finding in self)
         return {severity: found[severity] for severity in SEVERITIES}
 

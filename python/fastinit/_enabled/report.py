@@ -105,7 +105,7 @@ class Fill:
         """Whether a parameter still has the values that it was given, bit for bit; they are drawn once more for that.
 
         Of a DTensor or a part, that is what this rank holds.
-        ``orthogonal_`` multiplies matrices, and gives the same bits on the same machine and number of threads only.
+        ``orthogonal_`` multiplies matrices, so it gives the same bits on the same kind of machine only.
         """
         local = here(tensor)[0].detach()
         again = torch.empty_strided(local.shape, local.stride(), dtype=local.dtype, device=local.device)
