@@ -168,6 +168,7 @@ def front(path: Path) -> None:
     ink, soft = "#1f2328", "#59636e"
     with matplotlib.rc_context({"svg.hashsalt": "fastinit", "font.size": 11, "text.color": ink}):
         figure, axis = pyplot.subplots(figsize=(7.6, 3.7), layout="constrained", facecolor="white")
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
         colors = ["#0969da" if "unedited" not in label else "#bc4c00" for label in values]
         bars = axis.barh(list(values), list(values.values()), color=colors, height=0.68)
         axis.bar_label(bars, [f"{value:.3g}×" for value in values.values()], padding=5, fontweight="bold")
