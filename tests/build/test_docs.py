@@ -110,18 +110,34 @@ def test_lost_links_are_found() -> None:
 # ---- Examples ------------------------------------------------------------------------------------------------
 
 
+def run_examples(text: str, where: str) -> None:
+    """Run blocks of ```python, one after the other. (Those of ```py are fragments.)"""
+    names: dict[str, Any] = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        name = f"{where}, example {number + 1}"
+        if block.startswith(">>>"):
+            test = doctest.DocTestParser().get_doctest(block, names, name, None, None)
+            assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0, name
+            names |= test.globs
+        else:
+            exec(compile(block, name, "exec"), names)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python\n" in page.read_text()], ids=name_of)
 def test_examples_of_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of ```python run, one after the other. (Those of ```py are fragments.)"""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)):
-        where = f"{name_of(page)}, example {number + 1}"
-        if block.startswith(">>>"):
-            test = doctest.DocTestParser().get_doctest(block, names, where, None, None)
-            assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
-        else:
-            exec(compile(block, where, "exec"), names)
+    run_examples(page.read_text(), name_of(page))
+
+
+def test_wrong_examples_are_found() -> None:
+    first = "```python\nx = 1\n```\n```py\nfragment(...)\n```\n"
+    run_examples(
+        first + "```python\n>>> x\n1\n>>> y = 2\n```\n```python\nassert (x, y) == (1, 2)\n```\n", "page"
+    )
+    with pytest.raises(AssertionError, match="page, example 2"):
+        run_examples(first + "```python\n>>> x\n2\n```\n", "page")
+    with pytest.raises(NameError):
+        run_examples(first + "```python\nz\n```\n", "page")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
