@@ -37,7 +37,7 @@ def enabled(
             these functions, by other methods (``bernoulli_``) or by factories (``torch.randn``). This looks at every
             operation of the block, which takes time.
         call_sites: remember where in the program each fill was called, and what else was done to memory, for
-            ``Report.check``. This looks at every operation of the block, too.
+            ``Report.check``. This also looks at every operation of the block.
         check_ranks: a process group of ``torch.distributed``. At the end of the block, its ranks compare what they drew
             (function, key, shape), by one all-reduce. Every rank of the group must get there.
 

@@ -63,11 +63,11 @@ class Fill:
         """Fill a tensor with the same values again: those of ``before`` first, then its own.
 
         Args:
-            tensor: a tensor with the shape, strides and dtype of the parameter, on any device. For a part: with those
-                of what this rank holds, or a DTensor with the same placements.
+            tensor: a tensor with the shape, strides and dtype of the parameter, on any device. For a part, it has those
+                of this rank's part, or is a DTensor with the same placements.
 
         Raises:
-            ValueError: if a value came from elsewhere: it was copied from a checkpoint, or drawn by torch.
+            ValueError: if values came from elsewhere, because they were copied from a checkpoint or drawn by torch.
 
         Returns:
             ``tensor``.
@@ -102,9 +102,9 @@ class Fill:
         return tensor
 
     def matches(self, tensor: Tensor) -> bool:
-        """Whether a parameter still has the values that it was given, bit for bit; they are drawn once more for that.
+        """Return whether a parameter still has its values, bit for bit. The values are drawn once more for that.
 
-        Of a DTensor or a part, that is what this rank holds.
+        For a DTensor or a part, this rank's part counts.
         ``orthogonal_`` multiplies matrices, so it gives the same bits on the same kind of machine only.
         """
         local = here(tensor)[0].detach()
@@ -170,7 +170,7 @@ class Unnamed:
 class Report:
     """What was filled in the block of a ``with fastinit.enabled() as report``.
 
-    ``print(report)`` shows a table. Tensors are not kept alive by it, and what it knows of their memory goes with them.
+    ``print(report)`` shows a table. It keeps no tensor alive, and what it knows of a tensor's memory goes with it.
 
     Attributes:
         functions: a ``Row`` for each function that was called, by name.
@@ -220,11 +220,11 @@ class Report:
         return Row(*map(sum, zip(*rows, strict=True)))
 
     def parameters(self, module: nn.Module) -> dict[str, Fill | None]:
-        """The last fill of each parameter of a module.
+        """Return the last fill of each parameter of a module.
 
-        A fill of a part of a parameter (a padding row) says so and has the fills under it in ``before``. Arithmetic in
-        place and assignments to slices are not seen: ``Fill.matches`` tells. A parameter whose memory was given up
-        since, by a conversion to another dtype or device, counts as not filled.
+        A fill of a part of a parameter (a padding row) says so, and has the fills under it in ``before``. Arithmetic in
+        place and assignments to slices are not seen, but ``Fill.matches`` notices them. A parameter whose memory was given
+        up since (by a conversion to another dtype or device) counts as not filled.
 
         Args:
             module: the module.
@@ -241,10 +241,10 @@ class Report:
         return _with_numbers(self._last(tensor))
 
     def recipe(self, module: nn.Module) -> Recipe:
-        """How each parameter and buffer of a module was made, to be saved, replayed and verified.
+        """Return how each parameter and buffer of a module was made, to be saved, replayed and verified.
 
-        A tensor whose last fill does not give its bits (something computed it, or a checkpoint brought it) is in the recipe with
-        its values. Each tensor is drawn once for that.
+        If the last fill of a tensor does not give its bits (because something computed it, or a checkpoint brought it), the
+        recipe has its values. Each tensor is drawn once to find out.
 
         Args:
             module: the module.
@@ -257,10 +257,10 @@ class Report:
         return Recipe._of_report(self, module)
 
     def check(self, module: nn.Module) -> Findings:
-        """What is wrong with the initialisation of a module: a list of findings, the worst first.
+        """Return what is wrong with the initialisation of a module: a list of findings, the worst first.
 
         A block of ``enabled(call_sites=True)`` tells more: which parameters nothing filled, what was drawn twice, and where in
-        the program. The parameters' values are read once, and those of random fills are drawn again to be compared.
+        the program. The parameters' values are read once. Those of random fills are drawn again and compared.
         ``docs/check.md`` has all findings, and their limits.
 
         Args:
@@ -285,7 +285,7 @@ class Report:
         """Draw a picture of a module's initialisation: deviations and ranges by depth, what was drawn twice, histograms.
 
         Args:
-            path: where to; matplotlib, which must be installed, takes the format from the name.
+            path: the file to write. matplotlib, which must be installed, takes the format from its name.
             module: the module.
 
         Raises:
@@ -303,7 +303,7 @@ class Report:
         plot(path, subject.from_report(self, module))
 
     def to_json(self, module: nn.Module | None = None) -> str:
-        """The report as JSON: the table and, of a module, what gave each parameter its values, and the findings.
+        """Return the report as JSON: the table and, for a module, what gave each parameter its values, and the findings.
 
         Args:
             module: the module, or None for the table alone.
@@ -320,7 +320,7 @@ class Report:
         return text.report_json(self, module)
 
     def to_markdown(self, module: nn.Module | None = None) -> str:
-        """The report as Markdown: the table and, of a module, a table of its fills, and the findings.
+        """Return the report as Markdown: the table and, for a module, a table of its fills, and the findings.
 
         Args:
             module: the module, or None for the table alone.
