@@ -289,8 +289,8 @@ class Recipe:
                 2²⁸ of them.
 
         Returns:
-            A list of ``Finding``, the worst first. Those of ``deferred(call_sites=True)`` name the lines that chose the fills; a file
-            does not keep them.
+            A list of ``Finding``, the worst first. Those of ``deferred(call_sites=True)`` name the lines that chose
+            the fills; a file does not keep them.
 
         Example:
             >>> import fastinit, torch

@@ -67,6 +67,7 @@ class Done:
     site: Site | None = None
     seconds: float = 0.0
     elements: int = 0
+    own: bool = True  # in the parameter's memory, and not in that of a tensor which it was made of
 
     @property
     def name(self) -> str:
@@ -211,7 +212,9 @@ class Weight:
         """A fill as text, with the operators that changed all of what it gave."""
         steps = self.steps or ()
         rest = steps[steps.index(done) + 1 :] if done in steps else ()
-        return " → ".join(map(str, (done, *(each for each in rest if each.is_operator and each.whole))))
+        return " → ".join(
+            map(str, (done, *(each for each in rest if each.is_operator and each.whole and each.own)))
+        )
 
     @cached_property
     def only(self) -> Done | None:
@@ -467,9 +470,10 @@ def with_steps(weight: Weight, made: Made) -> None:
     steps: list[Done] = []
     for step in made.steps:
         view = target(step)
-        if view is None or view.memory != made.result.memory:
+        own = view is not None and view.memory == made.result.memory
+        if not own:
             weight.derived = True  # of other tensors
-            view = view or made.result
+        view = view or made.result
         steps.append(
             Done(
                 step.function if step.is_fill else "aten." + step.function.split(".")[1],
@@ -482,6 +486,7 @@ def with_steps(weight: Weight, made: Made) -> None:
                 (view.size, view.stride, view.offset - made.result.offset),
                 step.site,
                 elements=math.prod(view.size),
+                own=own,
             )
         )
     weight.steps = tuple(steps)

@@ -72,7 +72,7 @@ def outliers(subject: Subject) -> Iterator[Finding]:
             "outlier",
             "warning",
             weight,
-            f"The value {worst:.6g} is {abs(worst - centre) / scale:.0f} standard deviations away from {centre:.6g}.",
+            f"The value {worst:.6g} is {abs(worst - centre) / scale:.0f} standard deviations away from the mean.",
             "torch.nn.init.trunc_normal_ cuts where this fill clamps an infinity."
             if open_end
             else "Look at what was done after the fill.",
