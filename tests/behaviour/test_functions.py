@@ -660,7 +660,17 @@ def test_records() -> None:
     ["fastinit"]
     + [
         f"fastinit.{name}"
-        for name in ("init", "extra", "keys", "rules", "_fans", "_parts", "_enabled", "_enabled.report")
+        for name in (
+            "init",
+            "extra",
+            "keys",
+            "rules",
+            "_fans",
+            "_parts",
+            "_enabled",
+            "_enabled.report",
+            "testing",
+        )
     ],
 )
 def test_examples(module: str) -> None:
