@@ -178,6 +178,23 @@ def test_a_meta_model_in_enabled_has_no_findings() -> None:
     assert report.check(model) == []
 
 
+def test_what_python_makes_is_known() -> None:
+    with fastinit.enabled(call_sites=True) as report:
+        model = nn.Module()
+        model.scale = nn.Parameter(torch.tensor(2.5))
+        model.rows = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+        model.array = nn.Parameter(torch.as_tensor([1.0, 2.0]))
+    assert report.check(model) == []
+
+
+def test_conversions_in_a_deferred_block_keep_what_was_drawn() -> None:
+    with fastinit.deferred() as block:
+        layer = nn.Linear(16, 16, bias=False)
+        init.normal_(layer.weight)
+        layer = layer.to(torch.bfloat16)
+    assert [finding.kind for finding in block.recipe(layer).check(layer)] == ["drawn-again"]
+
+
 def test_a_loop_without_end() -> None:
     """Nothing is claimed of memory that was written to more often than is remembered."""
     with fastinit.enabled(call_sites=True) as report:

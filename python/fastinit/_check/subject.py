@@ -389,9 +389,8 @@ def with_events(weight: Weight, piece: Piece, local: Tensor) -> None:
         return
     weight.steps = tuple(done_in(event, local) for event in relevant(piece, local))
     kept = relevant(piece, local)
-    weight.wasted = tuple(
-        done_in(event, local) for event in piece.events if event.random and event not in kept
-    )
+    lost = [event for event in piece.events if event.random and not event.copied and event not in kept]
+    weight.wasted = tuple(done_in(event, local) for event in lost)
 
 
 def done_in(event: Event, local: Tensor) -> Done:
