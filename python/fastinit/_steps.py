@@ -303,8 +303,9 @@ class Made:
             return None
         size, device = self.memory[self.result.memory]
         result = replace(self.result, dtype=dtype)
-        made = Made(result, ((size // 2, device),), (replace(step, out=(replace(result, memory=0),)),))
-        made = replace(made, result=replace(result, memory=0))
+        result = replace(result, memory=0)
+        only = replace(step, out=(result,))
+        made = replace(self, result=result, memory=((size // 2, device),), steps=(only,))
         try:
             made.check()
         except Exception:  # the deviation may be too large for the dtype
@@ -478,4 +479,4 @@ def one_copy(ref: Ref, entries: list[Entry]) -> Made | None:
         return None
     result = ref.view(0)
     only, memory = replace(found.only, out=(result,)), ref.memory
-    return Made(result, ((memory.size, memory.device),), (only,), tuple(memory.draws), memory.site)
+    return Made(result, ((memory.size, memory.device),), (only,), (*found.draws, *memory.draws), memory.site)

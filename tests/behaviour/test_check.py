@@ -174,10 +174,11 @@ def grown(whole: bool) -> nn.Module:
     return Holder(weight=new)
 
 
-def outside_of_python(tensor: Tensor) -> None:
-    """What no dispatch mode sees."""
-    init.normal_(tensor, std=0.02)
-    tensor.detach().numpy()[0, 0] = 1.0
+def copied_and_filled() -> nn.Module:
+    """The copy is drawn once, and the original too."""
+    model = Holder(a=(layer := linear(init.normal_)), b=copy.deepcopy(layer))
+    init.normal_(model.b.weight)
+    return model
 
 
 def fan_out_relu(weight: Tensor) -> Tensor:
@@ -247,7 +248,12 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
                 lambda m: isinstance(m, nn.Linear) and init.normal_(m.weight)
             )
         ],
-        [lambda: nn.Linear(8, 6), lambda: linear(init.normal_), lambda: nn.Embedding(10, 8, padding_idx=0)],
+        [
+            lambda: nn.Linear(8, 6),
+            lambda: linear(init.normal_),
+            lambda: nn.Embedding(10, 8, padding_idx=0),
+            lambda: copied_and_filled(),
+        ],
     ),
     "padding-row": (
         [lambda: embedding(padding_idx=3), lambda: embedding(padding_idx=-1)],

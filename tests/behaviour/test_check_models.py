@@ -75,12 +75,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[tuple[str, str, Any]]]] = 
         of_transformers("SiglipModel", text_config=dict(**SMALL, **TOKENS), vision_config=IMAGES),
         [
             ("warning", "fans-fused", ("vision_model.head.attention.in_proj_weight",)),
-            (
-                "warning",
-                "truncation-corrected",
-                ("text_model.head.weight", "vision_model.head.attention.out_proj.weight"),
-            ),
-            ("warning", "truncation-corrected", ("vision_model.embeddings.patch_embedding.weight",)),
+            ("warning", "truncation-corrected", 3),
             ("note", "depth", 32),
             AGAIN,
         ],

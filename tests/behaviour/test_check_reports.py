@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,23 @@ def test_a_meta_model_in_enabled_has_no_findings() -> None:
     assert report.check(model) == []
 
 
+def test_what_python_makes_is_known() -> None:
+    with fastinit.enabled(call_sites=True) as report:
+        model = nn.Module()
+        model.scale = nn.Parameter(torch.tensor(2.5))
+        model.rows = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+        model.array = nn.Parameter(torch.as_tensor([1.0, 2.0]))
+    assert report.check(model) == []
+
+
+def test_conversions_in_a_deferred_block_keep_what_was_drawn() -> None:
+    with fastinit.deferred() as block:
+        layer = nn.Linear(16, 16, bias=False)
+        init.normal_(layer.weight)
+        layer = layer.to(torch.bfloat16)
+    assert [finding.kind for finding in block.recipe(layer).check(layer)] == ["drawn-again"]
+
+
 def test_a_loop_without_end() -> None:
     """Nothing is claimed of memory that was written to more often than is remembered."""
     with fastinit.enabled(call_sites=True) as report:
@@ -252,6 +270,49 @@ def test_recipes_of_large_models_draw_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert recipe.check(model) == []
     with pytest.raises(pytest.fail.Exception, match="something was drawn"):
         recipe.check(model, values=True)
+
+
+# ---- Shards --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four_ranks() -> Iterator[Any]:
+    """A mesh of four ranks, of which there is this one: nothing is communicated."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
+    yield init_device_mesh("cpu", (4,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("call_sites", [True, False])
+def test_shards(four_ranks: Any, call_sites: bool) -> None:
+    """The local tensor of a DTensor is one rank's part; the DTensor itself is the whole."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    found = {}
+    for name, fill in {
+        "local": lambda weight: init.xavier_uniform_(weight.to_local()),
+        "normal": lambda weight: init.normal_(weight.to_local(), std=0.02),
+        "whole": init.xavier_uniform_,
+        "zeros": lambda weight: init.zeros_(weight.to_local()),
+    }.items():
+        with fastinit.enabled(call_sites=call_sites) as report:
+            layer = nn.Module()
+            local = torch.empty(16, 32)
+            layer.weight = nn.Parameter(DTensor.from_local(local, four_ranks, [Shard(0)], run_check=False))
+            with torch.no_grad():
+                fill(layer.weight)
+        found[name] = {finding.kind: finding.problem for finding in report.check(layer)}
+    assert {name: set(kinds) for name, kinds in found.items()} == {
+        "local": {"ranks", "fans-shard"},
+        "normal": {"ranks"},
+        "whole": set(),
+        "zeros": set(),
+    }
+    assert "shape (64, 32)" in found["local"]["ranks"] and "1.414 times" in found["local"]["fans-shard"]
 
 
 # ---- Theory ---------------------------------------------------------------------------------------------------

@@ -18,16 +18,18 @@ def check(subject: Subject) -> Findings:
     merged: dict[Finding, list[Finding]] = {}
     for function in CHECKS:
         for finding in function(subject):
-            merged.setdefault(replace(finding, names=()), []).append(finding)
+            merged.setdefault(replace(finding, names=(), fill=""), []).append(finding)
     return Findings(sorted(map(merge, merged.values()), key=lambda found: SEVERITIES.index(found.severity)))
 
 
 def merge(found: list[Finding]) -> Finding:
-    """One finding of several, which differ by the names and the measure."""
+    """One finding of several, which differ by the names, the measure, and the numbers of the fill."""
     names = tuple(dict.fromkeys(name for finding in found for name in finding.names))
     problem = found[0].problem
     measures = sorted(finding.measure for finding in found if finding.measure is not None)
     if measures:
         low, high = f"{measures[0]:.3g}", f"{measures[-1]:.3g}"
         problem = problem.format(low if low == high else f"{low} to {high}")
-    return replace(found[0], names=names, problem=problem, measure=None)
+    fills = dict.fromkeys(finding.fill for finding in found)
+    fill = found[0].fill if len(fills) == 1 else f"{found[0].fill} and {len(fills) - 1} more"
+    return replace(found[0], names=names, fill=fill, problem=problem, measure=None)

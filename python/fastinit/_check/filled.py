@@ -155,7 +155,8 @@ def identical(subject: Subject) -> Iterator[Finding]:
             groups.setdefault((keys, steps), []).append(weight)
         elif weight.stats is not None and not weight.stats.constant and weight.numel > 1:
             groups.setdefault(weight.stats.fingerprint, []).append(weight)
-    for weights in groups.values():
+    for alike in groups.values():
+        weights = [weight for weight in alike if weight is alike[0] or equal(weight, alike[0])]
         if len(weights) < 2 or any(TWINS.search(weight.name) for weight in weights):
             continue
         done = next((done for done in weights[0].steps or () if done.random), None)
@@ -173,6 +174,14 @@ def identical(subject: Subject) -> Iterator[Finding]:
             "Draw each from its own key: seed once, or fill copied layers again.",
             done,
         )
+
+
+def equal(weight: Weight, other: Weight) -> bool:
+    """Whether two parameters with the same keys, or the same fingerprint, have the same values."""
+    if all(done.key is not None for done in weight.steps or () if done.random):
+        return True
+    values, others = weight.values(), other.values()
+    return values is not None and others is not None and torch.equal(local_of(values), local_of(others))
 
 
 def seeded_again(subject: Subject) -> Iterator[Finding]:
@@ -231,10 +240,6 @@ def constant_of(weight: Weight) -> float | None:
         return None
     stats = weight.stats
     return stats.low if stats is not None and stats.constant else None
-
-
-def is_float(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point
 
 
 CHECKS = (

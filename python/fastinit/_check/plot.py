@@ -11,6 +11,7 @@ import numpy as np
 
 from fastinit._check.subject import Subject, Weight
 from fastinit._check.text import distribution, how
+from fastinit._check.values import FAR, robust
 
 MOST_KINDS = 10
 HISTOGRAMS = 4
@@ -34,10 +35,11 @@ def plot(path: str | Path, subject: Subject) -> None:
 
     deviations = figure.add_subplot(grid[0, : HISTOGRAMS - 1])
     ranges = figure.add_subplot(grid[1, : HISTOGRAMS - 1], sharex=deviations)
-    for kind, colour in colours.items():
-        mine = [weight for weight in spread if block(weight)[1] == kind]
+    for i, (kind, colour) in enumerate(colours.items()):
+        aside = 0.5 * (i + 0.5) / len(colours) - 0.25  # so that equal ones are seen side by side
+        mine = [weight for weight in spread if block(weight)[1] == kind and not weight.unwritten]
         for run in stacks(mine):
-            places = [blocks[block(weight)[0]] for weight in run]
+            places = [blocks[block(weight)[0]] + (aside if len(run) > 1 else 0.0) for weight in run]
             found = [distribution(weight) for weight in run]
             show_deviations(deviations, places, found, kind, colour)
             show_ranges(ranges, places, found, colour)
@@ -63,12 +65,18 @@ def plot(path: str | Path, subject: Subject) -> None:
         ranges,
         "least and greatest value" if read else "bounds of the distributions; ±4 sigma of a normal one",
     )
+    wide(ranges)
     for axes in (deviations, ranges):
         axes.grid(alpha=0.3)
     ticks(ranges, list(blocks))
     deviations.tick_params(labelbottom=False)
     legend = figure.add_subplot(grid[0, HISTOGRAMS - 1])
     legend.axis("off")
+    more = len({block(weight)[1] for weight in spread if not weight.unwritten} - set(kinds))
+    if more:
+        legend.text(
+            0.05, 0.02, f"Kinds with fewer elements that are not shown: {more}", fontsize=9, color="0.4"
+        )
     handles = dict(zip(*deviations.get_legend_handles_labels()[::-1], strict=True))
     legend.legend(handles.values(), handles.keys(), fontsize=9, loc="upper left", frameon=False)
     show_drawn(figure.add_subplot(grid[1, HISTOGRAMS - 1]), weights, kinds)
@@ -99,6 +107,22 @@ def logarithmic(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def wide(axes: Any) -> None:
+    """An axis that is logarithmic away from 0, if some ranges are far wider than others."""
+    ends = [
+        abs(float(y)) for line in axes.get_lines() for y in line.get_ydata() if len(line.get_xdata()) and y
+    ]
+    ends = [end for end in ends if math.isfinite(end)]
+    if ends and max(ends) > 15 * float(np.median(ends)):
+        from matplotlib.ticker import FuncFormatter
+
+        linear = float(np.median(ends))
+        axes.set_yscale("symlog", linthresh=linear)
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda y, _: f"{y:g}" if y == 0 or abs(y) > linear else "")
+        )
+
+
 def title(axes: Any, text: str) -> None:
     axes.set_title(text, fontsize=10, loc="left")
 
@@ -107,12 +131,17 @@ def block(weight: Weight) -> tuple[str, str]:
     """Where in the model a parameter is, and what it is there: ``layers.3`` and ``mlp.fc1``."""
     words = weight.name.split(".")
     numbers = [i for i, word in enumerate(words) if word.isdigit() and not (i and "expert" in words[i - 1])]
-    last = numbers[-1] + 1 if numbers and numbers[-1] + 1 < len(words) else max(len(words) - 2, 0)
-    rest = words[last:]
-    if len(rest) > 1 and rest[-1] == "weight":
-        rest = rest[:-1]
-    rest = ["*" if word.isdigit() else word for word in rest]
-    return ".".join(words[:last]), ".".join(rest)
+    if len(numbers) > 1 and numbers[-1] == len(words) - 2:
+        numbers.pop()  # a layer of a sequence within a block
+    if not numbers:
+        last = max(len(words) - 1, 1)
+        kind = words[-2:] if words[-1] in ("weight", "bias") else words[-1:]
+    else:
+        last = numbers[-1] + 1
+        kind = words[last:] or words[-2:]
+    if len(kind) > 1 and kind[-1] == "weight":
+        kind = kind[:-1]
+    return ".".join(words[:last]), ".".join("*" if word.isdigit() else word for word in kind)
 
 
 def most_common(weights: Iterable[Weight]) -> list[str]:
@@ -120,14 +149,14 @@ def most_common(weights: Iterable[Weight]) -> list[str]:
     sizes: dict[str, int] = {}
     for weight in weights:
         std = distribution(weight)[0]
-        if std is not None and std > 0:
+        if std is not None and std > 0 and not weight.unwritten:
             kind = block(weight)[1]
             sizes[kind] = sizes.get(kind, 0) + weight.numel
     largest = sorted(sizes, key=lambda kind: -sizes[kind])[:MOST_KINDS]
     return [kind for kind in sizes if kind in largest]
 
 
-def show_deviations(axes: Any, places: list[int], found: list[Any], kind: str, colour: str) -> None:
+def show_deviations(axes: Any, places: list[float], found: list[Any], kind: str, colour: str) -> None:
     points = [(x, std) for x, (std, _, _) in zip(places, found, strict=True) if std is not None and std > 0]
     if not points:
         return
@@ -138,7 +167,7 @@ def show_deviations(axes: Any, places: list[int], found: list[Any], kind: str, c
     )
 
 
-def show_ranges(axes: Any, places: list[int], found: list[Any], colour: str) -> None:
+def show_ranges(axes: Any, places: list[float], found: list[Any], colour: str) -> None:
     points = []
     for x, (std, low, high) in zip(places, found, strict=True):
         if std is None or std == 0:
@@ -168,6 +197,8 @@ def unfilled(weights: list[Weight], blocks: dict[str, int]) -> list[tuple[int, W
 
 def show_drawn(axes: Any, weights: list[Weight], kinds: list[str]) -> None:
     """How many elements of each kind there are, and how many were drawn and overwritten."""
+    from matplotlib.ticker import EngFormatter
+
     once = dict.fromkeys((*kinds, "all others"), 0)
     again = dict(once)
     for weight in weights:
@@ -181,24 +212,34 @@ def show_drawn(axes: Any, weights: list[Weight], kinds: list[str]) -> None:
     axes.set_yticks(list(rows), [shortened(kind) for kind in once], fontsize=7)
     axes.invert_yaxis()
     axes.legend(fontsize=7, loc="lower right")
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     title(axes, "elements, and what was drawn for nothing")
 
 
 def chosen(weights: list[Weight]) -> list[Weight]:
-    """The parameters whose histograms are shown: those that fit theory worst, then the largest of each fill."""
-    largest: dict[str, Weight] = {}
-    for weight in sorted(weights, key=lambda weight: -weight.numel):
-        std = distribution(weight)[0]
-        if std is not None and std > 0:
-            largest.setdefault(how(weight), weight)
-    return sorted(largest.values(), key=lambda weight: (-strange(weight), -weight.numel))[:HISTOGRAMS]
+    """The parameters whose histograms are shown: those with far values, then the largest of each fill and of each kind."""
+    spread = [w for w in weights if (distribution(w)[0] or 0.0) > 0 and not w.unwritten]
+    spread.sort(key=lambda weight: (-strange(weight), -weight.numel))
+    by_fill: dict[str, Weight] = {}
+    by_kind: dict[str, Weight] = {}
+    for weight in spread:
+        by_fill.setdefault(how(weight), weight)
+    for weight in spread:
+        if weight not in by_fill.values():
+            by_kind.setdefault(block(weight)[1], weight)
+    return [*by_fill.values(), *by_kind.values()][:HISTOGRAMS]
 
 
 def strange(weight: Weight) -> float:
-    """How far out its farthest value is, if that is farther than its distribution allows; 0 otherwise."""
+    """How many deviations its farthest value is out, if that is farther than its distribution allows; 0 otherwise."""
     stats, theory = weight.stats, weight.theory
-    if stats is None or theory is None or theory.std == 0 or theory.family == "other":
+    if stats is None or stats.count < 2:
+        return 0.0
+    if theory is None:
+        scale, centre = robust(stats)
+        out = max(stats.high - centre, centre - stats.low) / scale if scale > 0 and weight.random else 0.0
+        return out if out > FAR else 0.0
+    if theory.std == 0 or theory.family == "other":
         return 0.0
     low, high = theory.limits(stats.count)
     out = max(low - stats.low, stats.high - high) / theory.std
@@ -243,4 +284,4 @@ def show_histogram(axes: Any, weight: Weight) -> None:
 
 
 def wrapped(text: str) -> str:
-    return text if len(text) <= 58 else text[:57] + "…"
+    return text if len(text) <= 62 else text[:61] + "…"

@@ -61,19 +61,21 @@ def without_effect(subject: Subject) -> Iterator[Finding]:
                 "warning",
                 weight,
                 f"Its std was divided by {TRUNCATED_AT_TWO:.4f}, to make up for a truncation at two sigma, but the bounds are "
-                f"{reach:.3g} sigma away and cut nothing: the std is {1 / TRUNCATED_AT_TWO:.3f} times what was meant.",
+                f"{{}} sigma away and cut nothing: the std is {1 / TRUNCATED_AT_TWO:.3f} times what was meant.",
                 "Give bounds in units of sigma (a=-2*std, b=2*std), as fastinit.extra.lecun_normal_ does.",
                 done,
+                measure=reach,
             )
         else:
             yield finding(
                 "truncation-without-effect",
                 "warning",
                 weight,
-                f"The bounds {theory.low:.6g} and {theory.high:.6g} are {reach:.3g} sigma away and cut nothing: "
-                f"this is normal_(std={theory.sigma:.6g}), at a higher price.",
+                f"The bounds {theory.low:.6g} and {theory.high:.6g} are {{}} sigma away and cut nothing: "
+                "the values are those of normal_, at a higher price.",
                 "Give bounds in units of sigma, as fastinit.extra.trunc_normal_ does, or use normal_.",
                 done,
+                measure=reach,
             )
 
 

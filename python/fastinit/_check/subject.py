@@ -67,6 +67,7 @@ class Done:
     site: Site | None = None
     seconds: float = 0.0
     elements: int = 0
+    own: bool = True  # in the parameter's memory, and not in that of a tensor which it was made of
 
     @property
     def name(self) -> str:
@@ -93,16 +94,15 @@ class Stats:
 
     Attributes:
         count: how many there are.
-        nan, infinite, zeros: how many are that.
+        nan, infinite: how many are that.
         low, high, mean, std: of the finite ones.
         sample: at most 2^16 of them, evenly spaced.
-        fingerprint: equal for tensors with the same bits.
+        fingerprint: equal for tensors with the same values, and for few others.
     """
 
     count: int = 0
     nan: int = 0
     infinite: int = 0
-    zeros: int = 0
     low: float = math.inf
     high: float = -math.inf
     mean: float = 0.0
@@ -123,31 +123,27 @@ def look(tensor: Tensor) -> Stats | None:
     flat = local.reshape(-1)
     found = Stats(count=flat.numel())
     total = squares = 0.0
-    bits: list[Any] = [tuple(local.shape), str(local.dtype)]
     for piece in torch.split(flat, CHUNK):
-        wide = piece.double() if piece.dtype == torch.float64 else piece.float()
-        finite = torch.isfinite(wide)
-        if not bool(finite.all()):
+        wide = piece if piece.dtype in (torch.float32, torch.float64) else piece.float()
+        low, high = map(float, torch.aminmax(wide))
+        if not (math.isfinite(low) and math.isfinite(high)):
             found.nan += int(torch.isnan(wide).sum())
             found.infinite += int(torch.isinf(wide).sum())
-            wide = wide[finite]
-        if wide.numel() == 0:
-            continue
-        low, high = torch.aminmax(wide)
-        found.low, found.high = min(found.low, float(low)), max(found.high, float(high))
-        found.zeros += wide.numel() - int(torch.count_nonzero(wide))
-        total += float(wide.sum(dtype=torch.float64))
-        norm = float(torch.linalg.vector_norm(wide, dtype=torch.float64))
-        squares += norm * norm
-        bits += [total, norm]
-    finite_count = max(found.count - found.nan - found.infinite, 1)
-    found.mean = total / finite_count
-    found.std = math.sqrt(max(squares / finite_count - found.mean**2, 0.0))
-    if found.low == found.high:
-        found.std = 0.0
+            wide = wide[torch.isfinite(wide)]
+            if wide.numel() == 0:
+                continue
+            low, high = map(float, torch.aminmax(wide))
+        found.low, found.high = min(found.low, low), max(found.high, high)
+        if max(abs(low), abs(high)) > 1e15:  # beyond what float32 can square
+            wide = wide.double()
+        total += float(wide.sum())
+        squares += float(torch.dot(wide, wide))
+    finite = max(found.count - found.nan - found.infinite, 1)
+    found.mean = total / finite
+    found.std = 0.0 if found.constant else math.sqrt(max(squares / finite - found.mean**2, 0.0))
     step = max(1, flat.numel() // 2**16)
     found.sample = flat[::step][: 2**16].float().cpu()
-    found.fingerprint = (*bits, tuple(flat[:8].tolist()))
+    found.fingerprint = (tuple(local.shape), local.dtype, found.low, found.high, *found.sample[:8].tolist())
     return found
 
 
@@ -211,7 +207,9 @@ class Weight:
         """A fill as text, with the operators that changed all of what it gave."""
         steps = self.steps or ()
         rest = steps[steps.index(done) + 1 :] if done in steps else ()
-        return " → ".join(map(str, (done, *(each for each in rest if each.is_operator and each.whole))))
+        return " → ".join(
+            map(str, (done, *(each for each in rest if each.is_operator and each.whole and each.own)))
+        )
 
     @cached_property
     def only(self) -> Done | None:
@@ -391,9 +389,8 @@ def with_events(weight: Weight, piece: Piece, local: Tensor) -> None:
         return
     weight.steps = tuple(done_in(event, local) for event in relevant(piece, local))
     kept = relevant(piece, local)
-    weight.wasted = tuple(
-        done_in(event, local) for event in piece.events if event.random and event not in kept
-    )
+    lost = [event for event in piece.events if event.random and not event.copied and event not in kept]
+    weight.wasted = tuple(done_in(event, local) for event in lost)
 
 
 def done_in(event: Event, local: Tensor) -> Done:
@@ -467,9 +464,10 @@ def with_steps(weight: Weight, made: Made) -> None:
     steps: list[Done] = []
     for step in made.steps:
         view = target(step)
-        if view is None or view.memory != made.result.memory:
+        own = view is not None and view.memory == made.result.memory
+        if not own:
             weight.derived = True  # of other tensors
-            view = view or made.result
+        view = view or made.result
         steps.append(
             Done(
                 step.function if step.is_fill else "aten." + step.function.split(".")[1],
@@ -482,6 +480,7 @@ def with_steps(weight: Weight, made: Made) -> None:
                 (view.size, view.stride, view.offset - made.result.offset),
                 step.site,
                 elements=math.prod(view.size),
+                own=own,
             )
         )
     weight.steps = tuple(steps)

@@ -96,6 +96,8 @@ def fills(subject: Subject) -> Iterator[tuple[str, ...]]:
 
 def distribution(weight: Weight) -> tuple[float | None, float | None, float | None]:
     """The deviation and the range of a parameter's values, or what is known of them in theory."""
+    if weight.unwritten:
+        return None, None, None
     stats = weight.stats
     if stats is not None:
         return stats.std, stats.low, stats.high
@@ -205,7 +207,9 @@ def weight_data(weight: Weight) -> dict[str, Any]:
         "dtype": str(weight.dtype).removeprefix("torch."),
         "fills": [str(done) for done in weight.steps or ()],
         "std": None if weight.theory is None else weight.theory.std,
-        "measured": None if weight.stats is None else {"std": std, "low": low, "high": high},
+        "measured": None
+        if weight.unwritten or weight.stats is None
+        else {"std": std, "low": low, "high": high},
         "file": None if site is None else site.file,
         "line": None if site is None else site.line,
     }

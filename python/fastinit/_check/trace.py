@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -82,6 +82,7 @@ class Event:
         place: for a part of a larger tensor, which elements it holds.
         site: where in the program.
         seconds: how long a fill took.
+        copied: whether it was done to another tensor, of which this memory holds a copy.
     """
 
     function: str
@@ -96,6 +97,7 @@ class Event:
     place: Any
     site: Site | None
     seconds: float = 0.0
+    copied: bool = False
 
     def pieces(self) -> tuple[int, list[int]]:
         """The length of its contiguous pieces of memory, and where they start, in bytes."""
@@ -175,8 +177,7 @@ class Trace:
         if piece is None:
             piece = self.memory[tensor.untyped_storage()] = Piece(False, None)
         event = describe(function, dict(arguments), tensor, random=random, writes=True)
-        changes = {"key": key, "place": place, "seconds": seconds}
-        piece.add(Event(**{name: getattr(event, name) for name in Event.__slots__} | changes))
+        piece.add(replace(event, key=key, place=place, seconds=seconds))
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note what an operator allocated and wrote to."""
@@ -187,7 +188,10 @@ class Trace:
         random = torch.Tag.nondeterministic_seeded in func.tags
         for tensor in results:
             storage = tensor.untyped_storage()
-            if storage._cdata in inputs or storage in self.memory:
+            given = (
+                storage._cdata in inputs and func is not aten.lift_fresh.default
+            )  # which torch.tensor ends with
+            if given or storage in self.memory:
                 continue
             piece = self.memory[storage] = Piece(func in EMPTY, call_site())
             if func in EMPTY:
@@ -215,8 +219,7 @@ class Trace:
             return False
         for event in chain:
             moved = describe(event.function, event.arguments, target, event.random, event.writes)
-            changes = {"key": event.key, "place": event.place, "site": event.site}
-            piece.add(Event(**{name: getattr(moved, name) for name in Event.__slots__} | changes))
+            piece.add(replace(moved, key=event.key, place=event.place, site=event.site, copied=True))
         return True
 
     @contextmanager

@@ -72,7 +72,7 @@ def outliers(subject: Subject) -> Iterator[Finding]:
             "outlier",
             "warning",
             weight,
-            f"The value {worst:.6g} is {abs(worst - centre) / scale:.0f} standard deviations away from {centre:.6g}.",
+            f"The value {worst:.6g} is {abs(worst - centre) / scale:.0f} standard deviations away from the mean.",
             "torch.nn.init.trunc_normal_ cuts where this fill clamps an infinity."
             if open_end
             else "Look at what was done after the fill.",
@@ -106,17 +106,16 @@ def open_end(subject: Subject) -> Iterator[Finding]:
         reach = (theory.centre - theory.low) / theory.sigma
         if reach < 8:
             continue
-        shown = (
-            f"{theory.low:.6g}, {reach:.3g} standard deviations out" if math.isfinite(reach) else "infinite"
-        )
         yield finding(
             "inverted-uniform",
             "warning",
             weight,
             "It is the inverse error function of uniform values, which may be exactly -1 and then give -inf: "
-            f"one value in 2²⁴ is {shown}. The bounds cut nothing else.",
+            + ("one value in 2²⁴ is clamped {} sigma out." if math.isfinite(reach) else "one value in 2²⁴.")
+            + " The bounds cut nothing else.",
             "Use torch.nn.init.trunc_normal_ with bounds in units of sigma, or normal_.",
             next((done for done in weight.steps or () if done.random), None),
+            measure=reach if math.isfinite(reach) else None,
         )
 
 
