@@ -175,7 +175,7 @@ def without_memory(make: Callable[[], nn.Module], values: bool | None) -> Built:
         with deferred(call_sites=True) as block:
             model = make()
         recipe = block.recipe(model)
-    except (NotImplementedError, RuntimeError) as error:
+    except (NotImplementedError, RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         print(f"It cannot be built without memory, and is built with it: {first}", file=sys.stderr)
         return eagerly(make)
