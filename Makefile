@@ -14,7 +14,8 @@ VENV    := .venv$(addprefix -python,$(VERSION))$(addprefix -torch,$(TORCH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-sharded test test-long coverage bench gpu-check lint format build wheels test-wheels sdist compilers clean python-version
+.PHONY: help demo demo-sharded test test-long coverage docs bench gpu-check lint format build wheels test-wheels sdist \
+  compilers clean python-version
 
 ifeq ($(VENV),none)
 PY    := $(PYTHON)
@@ -59,6 +60,11 @@ test-long: build  ## run all tests, those included that take minutes or much mem
 
 coverage: $(READY)  ## the lines that `make test` does not reach, in Python and C++, by a build of its own
 	$(PY) tests/support/measure_coverage.py $(ARGS)
+
+docs: build  ## the documentation as a site, in build/docs; runs every example
+	$(PY) -m sphinx -E -W --keep-going -q -b html -c docs -d build/doctrees . build/docs
+	$(PY) -m pytest tests/build/test_docs.py -q
+	@echo 'Written: build/docs/index.html'
 
 bench: build  ## run the benchmarks
 	$(PY) -m benchmarks $(ARGS)

@@ -112,3 +112,88 @@ def title(data: dict[str, Any]) -> str:
         f"fastinit {data['fastinit']['versions']['fastinit']} ({data['fastinit']['active']['instruction_set']}); "
         f"{data['date'][:10]}"
     )
+
+
+# ---- The README's picture ------------------------------------------------------------------------------------
+
+
+RESULTS = Path(__file__).parent / "results"
+MACHINE = "amd-epyc-2-cores-2.13.0"
+BARS = (  # the label; the table, what its row begins with, and the column that has the ratio
+    ("orthogonal_", "orthogonal", ("orthogonal_", "float32", "4096 × 4096"), "torch ÷ fastinit"),
+    ("normal_", "must", ("normal_", "float32"), "torch ÷ time"),
+    ("uniform_", "must", ("uniform_", "float32"), "torch ÷ time"),
+    ("sparse_", "must", ("sparse_ 0.1", "float32"), "torch ÷ time"),
+    ("trunc_normal_", "must", ("trunc_normal_ ±2σ", "float32"), "torch ÷ time"),
+    ("GPT-2 XL, unedited", "models", ("GPT-2 XL",), "measured"),
+    ("BLT 1.7 B, unedited", "models", ("BLT, encoder_hash_byte_group_vocab=20000",), "measured"),
+)
+
+
+def table_rows(text: str) -> list[dict[str, str]]:
+    """The rows of the tables of a Markdown text, by the heads of their columns."""
+    rows: list[dict[str, str]] = []
+    head: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            head = []
+        elif not head:
+            head = cells
+        elif not cells[0].startswith(":-"):
+            rows.append(dict(zip(head, cells, strict=True)))
+    return rows
+
+
+def ratios() -> dict[str, float]:
+    """How many times as fast as torch, for each bar, from the committed tables."""
+    found = {}
+    for label, table, first, column in BARS:
+        rows = table_rows((RESULTS / f"{MACHINE}-{table}.md").read_text())
+        row = next(row for row in rows if tuple(row.values())[: len(first)] == first)
+        found[label] = float(row[column].partition(" ")[0].rstrip("×"))
+    return found
+
+
+def described(values: dict[str, float]) -> str:
+    return "; ".join(f"{label}: {value:g}" for label, value in values.items())
+
+
+def front(path: Path) -> None:
+    """Draw the README's bars."""
+    matplotlib = importlib.import_module("matplotlib")
+    matplotlib.use("Agg")
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    values = ratios()
+    ink, soft = "#1f2328", "#59636e"
+    with matplotlib.rc_context({"svg.hashsalt": "fastinit", "font.size": 11, "text.color": ink}):
+        figure, axis = pyplot.subplots(figsize=(7.6, 3.7), layout="constrained", facecolor="white")
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
+        colors = ["#0969da" if "unedited" not in label else "#bc4c00" for label in values]
+        bars = axis.barh(list(values), list(values.values()), color=colors, height=0.68)
+        axis.bar_label(bars, [f"{value:.3g}×" for value in values.values()], padding=5, fontweight="bold")
+        axis.invert_yaxis()
+        axis.set_xscale("log")
+        axis.set_xlim(1, 250)
+        axis.set_xticks([1, 2, 5, 10, 20, 50, 100], ["torch", "2×", "5×", "10×", "20×", "50×", "100×"])
+        axis.minorticks_off()
+        axis.tick_params(length=0, colors=soft)
+        axis.tick_params(axis="y", labelcolor=ink)
+        axis.grid(axis="x", color="#d1d9e0", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+        axis.spines["left"].set_color(soft)
+        axis.set_title("Times as fast as torch.nn.init", loc="left", fontsize=12, fontweight="bold")
+        axis.set_xlabel(
+            "Single fills of 8192 × 8192 or 4096 × 4096 float32 values; whole models of transformers.\n"
+            "AMD EPYC (Zen 4), 2 cores, torch 2.13. Logarithmic scale.",
+            color=soft,
+            fontsize=9,
+        )
+        # So that a test can compare without drawing: letters are paths.
+        figure.savefig(path, metadata={"Description": described(values), "Date": None})
+        pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    front(Path(__file__).parents[1] / "docs" / "speed.svg")

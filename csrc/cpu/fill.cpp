@@ -38,19 +38,22 @@ constexpr int64_t streaming_bytes = INT64_MAX;
 
 // Memory that nobody has touched yet costs more than the values: the system hands it out page by page while it is
 // filled. Asked to, it hands out 2 MiB at a time, in less than half of the time (docs/cpu.md).
-constexpr int64_t huge_page = int64_t{2} << 20, asking_bytes = int64_t{16} << 20;
+constexpr int64_t huge_page = int64_t{2} << 20;
 // Asking may split a mapping in three, and a process has no more than 65,530 of them.
 constexpr int most_askings = 1 << 14;
 
+// Of 2 MiB at least: those of models are many, and one huge page among them is still filled in half of the time.
 void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   static std::atomic<int> askings{0};
+  // The huge pages that lie in the tensor whole.
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + huge_page - 1) / huge_page * huge_page;
   const uintptr_t end =
       (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / huge_page * huge_page;
+  if (bytes < huge_page || begin >= end) return;
   void* const memory = reinterpret_cast<void*>(begin);
   unsigned char there = 1;
-  if (bytes < asking_bytes || mincore(memory, 1, &there) != 0 || (there & 1) != 0) return;
+  if (mincore(memory, 1, &there) != 0 || (there & 1) != 0) return;
   if (askings.fetch_add(1, std::memory_order_relaxed) < most_askings) {
     madvise(memory, end - begin, MADV_HUGEPAGE);  // a refusal does no harm
   } else {

@@ -1,8 +1,8 @@
 """fastinit: a drop-in, much faster ``torch.nn.init``.
 
-Every function of ``torch.nn.init`` is here under its own name, with the same signature. A value depends on the
-generator's key, on the element's row-major index and on the function's parameters alone: not on the number of
-threads, the instruction set, the device, the strides or, but for the final rounding, the dtype.
+Every function of ``torch.nn.init`` is here under its own name, with the same signature. A value depends only on the
+generator's key, the element's row-major index and the function's parameters. It does not depend on the number of
+threads, the instruction set, the device, the strides or, except for the final rounding, the dtype.
 
 Example:
     >>> import fastinit, torch
@@ -12,6 +12,7 @@ Example:
 """
 
 from fastinit._load import version as __version__  # isort: skip
+from fastinit._check.finding import Finding, Findings
 from fastinit._deferred import Deferred, deferred
 from fastinit._enabled import disable, enable, enabled
 from fastinit._enabled.report import Fill, Report
@@ -26,5 +27,6 @@ from fastinit.rules import Rules
 __all__ = ["Fill", "Report", "__version__", "disable", "enable", "enabled", "part_of"]
 __all__ += ["batched_orthogonal_", "delta_orthogonal_"]
 __all__ += ["Deferred", "Recipe", "Verification", "deferred"]
+__all__ += ["Finding", "Findings"]
 __all__ += ["KeysByName", "Rules", "key_of_name", "keys_by_name"]
 __all__ += _functions

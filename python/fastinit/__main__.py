@@ -1,4 +1,4 @@
-"""`python -m fastinit demo`, `python -m fastinit demo-sharded` and `python -m fastinit info`."""
+"""`python -m fastinit check`, `demo`, `demo-sharded` and `info`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from fastinit import demo, info
+from fastinit._check import command as check
 from fastinit.demo import sharded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastinit", description="Fast torch.nn.init.")
     commands = parser.add_subparsers(title="commands")
-    for name, command in (("demo", demo), ("demo-sharded", sharded), ("info", info)):
+    for name, command in (("check", check), ("demo", demo), ("demo-sharded", sharded), ("info", info)):
         summary = (command.__doc__ or "").splitlines()[0]
         subparser = commands.add_parser(name, help=summary, description=summary)
         command.add_arguments(subparser)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fastinit import _enabled
+from fastinit._check.sites import Site, call_site
 from fastinit._enabled import fill as fills
 from fastinit._enabled import patch
 from fastinit._enabled.memory import runs
@@ -28,6 +29,7 @@ from fastinit._parts import Part, is_part
 from fastinit._steps import (
     CONSTANT,
     MOST_EMBEDDED,
+    Drawn,
     Entry,
     Lost,
     Made,
@@ -38,7 +40,6 @@ from fastinit._steps import (
     same_bits,
     stand_in,
 )
-from fastinit._warn import program_line
 from fastinit.recipe import Recipe, by_first_name, named_attributes, named_tensors
 
 aten = torch.ops.aten
@@ -60,9 +61,10 @@ MEMORY = {aten.set_, aten.resize_, aten.resize_as_}  # they exchange or change t
 class Log:
     """What was done in a block, to which memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_sites: bool) -> None:
         self.memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
         self.numbers = count()
+        self.call_sites = call_sites
 
     def of(self, tensor: Tensor) -> Memory | None:
         return self.memory.get(tensor.untyped_storage())
@@ -70,7 +72,10 @@ class Log:
     def new(self, tensor: Tensor, device: str) -> Memory:
         """Begin anew with the memory of a tensor."""
         storage = tensor.untyped_storage()
-        memory = self.memory[storage] = Memory(storage.nbytes(), device, program_line())
+        old = self.memory.get(storage)
+        memory = self.memory[storage] = Memory(storage.nbytes(), device, call_site(self.call_sites))
+        if old is not None:
+            memory.draws = old.draws
         return memory
 
     def ref(self, tensor: Tensor) -> Ref:
@@ -79,7 +84,7 @@ class Log:
         if memory is None:
             memory = self.new(tensor, str(tensor.device))
             if tensor.is_meta:
-                memory.lost, memory.line = "it was made outside of the block", None
+                memory.lost, memory.site = "it was made outside of the block", None
             else:
                 whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
                 whole.set_(tensor.untyped_storage())
@@ -95,9 +100,12 @@ class Log:
         key: Any = None,
         place: Any = None,
     ) -> Entry:
-        entry = Entry(next(self.numbers), function, arguments, out, key, place)
+        entry = Entry(next(self.numbers), function, arguments, out, key, place, self.site())
         memory.entries.append(entry)
         return entry
+
+    def site(self) -> Site | None:
+        return call_site() if self.call_sites else None
 
     def whole(self, tensor: Tensor) -> bool:
         """Whether a tensor is all of its memory."""
@@ -110,7 +118,9 @@ class Log:
         if self.whole(tensor) and place is None:
             memory = self.new(tensor, memory.device if memory else str(tensor.device))
         if memory is not None:  # else it is a part of something real whose values will count
-            self.add(memory, function, arguments, (geometry(tensor, memory),), key, place)
+            entry = self.add(memory, function, arguments, (geometry(tensor, memory),), key, place)
+            if key is not None:
+                memory.draws.append(Drawn(function, arguments, tensor.numel(), entry.site))
 
     def draw(self, tensor: Tensor) -> Tensor:
         """The values of a tensor as they are now."""
@@ -342,7 +352,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = tuple(geometry(t, m) if m else None for t, m in zip(results, memory, strict=True))
         if func is aten._to_copy.default and read[1].get("device") is not None:
             read[1]["device"] = torch.device(device)
-        entry = Entry(next(self.log.numbers), name, read, out)
+        entry = Entry(next(self.log.numbers), name, read, out, site=self.log.site())
         touched = {id(m): m for m in (*memory, *(self.log.of(t) for t in written)) if m is not None}
         for each in touched.values():
             each.entries.append(entry)
@@ -472,18 +482,18 @@ patch.SEEING_ONLY.add(Values)
 class Deferred:
     """What a block of ``deferred`` saw."""
 
-    def __init__(self) -> None:
-        self._log = Log()
+    def __init__(self, call_sites: bool = False) -> None:
+        self._log = Log(call_sites)
 
     def recipe(self, model: nn.Module) -> Recipe:
-        """How each parameter and buffer of a model was made. Call it before the model is sharded or converted.
+        """Return how each parameter and buffer of a model was made. Call it before the model is sharded or converted.
 
         Args:
             model: the model, which was built in the block.
 
         Raises:
-            RuntimeError: if tensors were made in ways that cannot be repeated. It names all of them, the reasons, and the
-                lines that made them.
+            RuntimeError: if tensors were made in ways that cannot be repeated. The error names all of them, the reasons, and
+                the lines that made them.
 
         Returns:
             A ``Recipe``.
@@ -496,7 +506,7 @@ class Deferred:
                 tensors[name] = self._made(tensor)
             except Lost as why:
                 memory = None if is_part(tensor) or not tensor.is_meta else self._log.of(tensor)
-                line = ":".join(map(str, memory.line)) if memory and memory.line else ""
+                line = f"{memory.site.file}:{memory.site.line}" if memory and memory.site else ""
                 lost.append(f"{name}: {why}" + (f" ({line})" if line else ""))
         if lost:
             raise RuntimeError("these tensors cannot be made again:\n" + "\n".join(lost))
@@ -522,19 +532,22 @@ class Deferred:
 
 
 @contextmanager
-def deferred() -> Iterator[Deferred]:
-    """Build a model without memory and without values; ``Recipe.materialize_`` draws them later, where they belong.
+def deferred(*, call_sites: bool = False) -> Iterator[Deferred]:
+    """Build a model without memory and without values. ``Recipe.materialize_`` draws them later, where they belong.
 
-    In the block, tensors that are allocated (``empty``, ``zeros``, ``ones``, ``full`` and their relatives) come out on the meta
+    In the block, allocated tensors (``empty``, ``zeros``, ``ones``, ``full`` and their relatives) come out on the meta
     device. Fills of them are logged with the keys that they take, so the generator moves as if they were drawn.
-    Everything else that is done to them is logged too. What does not touch them is done as ever. Who reads a value
-    (``item``, ``tolist``, ``numpy``, a comparison in an ``if``) gets it: it is drawn for that.
+    Every other operation on them is logged, too. Operations on other tensors run as usual. Code that reads a value
+    (``item``, ``tolist``, ``numpy``, a comparison in an ``if``) gets it: the value is drawn for that.
 
-    The block is one of ``enabled()`` too: the functions of ``torch.nn.init`` are fastinit's. It is for the construction of
-    models, and belongs to this thread.
+    The block is also one of ``enabled()``, so the functions of ``torch.nn.init`` are fastinit's. It is for the construction
+    of models, and belongs to this thread.
+
+    Args:
+        call_sites: remember where in the program each fill was called, for ``Recipe.check``.
 
     Returns:
-        A context manager that gives a ``Deferred``, whose method ``recipe`` says how a model was made.
+        A context manager that gives a ``Deferred``. Its method ``recipe`` says how a model was made.
 
     Example:
         >>> import fastinit, torch
@@ -547,7 +560,7 @@ def deferred() -> Iterator[Deferred]:
         >>> model.weight.device.type
         'cpu'
     """
-    block = Deferred()
+    block = Deferred(call_sites)
     with ExitStack() as stack:
         stack.enter_context(_enabled.enabled())
         logs = thread.logs

@@ -168,25 +168,25 @@ def placed_piece(tensor: Tensor, dim: int, first: int, length: int) -> tuple[Ten
 
 
 def part_of(tensor: Tensor, shape: Sequence[int], offset: int | Sequence[int | Sequence[Run]]) -> Part:
-    """Say of which larger tensor a tensor is a part. Every function of fastinit takes the result in place of a tensor.
+    """Say where a tensor lies in a larger one. Every function of fastinit takes the result in place of a tensor.
 
-    The functions then write what they would write into the whole: they use the whole's fans, and each element gets the value
+    The functions then write what they would write into the whole. They use the whole's fans, and each element gets the value
     that it has there for the same key. Nothing is communicated, and the whole is never in memory. Call the function on
-    every rank with generators that are in the same state, on those with empty parts too.
+    every rank, including ranks with empty parts, with generators that are in the same state.
 
     Args:
-        tensor: the tensor that is there, of any strides.
+        tensor: the part itself, with any strides.
         shape: the shape of the whole.
-        offset: where the part begins: one index for each dimension. A flat partition, a tensor of one dimension of a
-            whole that has more, takes one row-major index. For a part of several pieces an entry may also be
-            a list of runs ``(first index, length)``, which stand one after the other along that dimension.
+        offset: where the part begins, as one index for each dimension. A flat partition (a tensor of one dimension, of a
+            whole that has more) takes one row-major index. If the part has several pieces, an entry may also be
+            a list of runs ``(first index, length)``, which follow each other along that dimension.
 
     Raises:
         TypeError: if ``tensor`` is no tensor, or is a part itself.
-        ValueError: if the part does not lie within the whole, or ``offset`` fits neither.
+        ValueError: if the part does not lie within the whole, or ``offset`` fits neither the part nor the whole.
 
     Returns:
-        A tensor of the shape ``shape``, which is for fastinit's functions only; its attribute ``local`` is ``tensor``.
+        A tensor of the shape ``shape``, for fastinit's functions only. Its attribute ``local`` is ``tensor``.
 
     Example:
         >>> import fastinit, torch

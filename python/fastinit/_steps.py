@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fastinit._check.sites import Site
 from fastinit._enabled.report import INITIALISERS
 from fastinit._kernels import Key
 from fastinit._parts import Part, Place, piece
@@ -92,6 +93,7 @@ class Step:
         out: the views that were written, those of an operator's results in their order (None for what is no new tensor).
         key: the key of a random fill.
         place: for a fill of a part, where in the whole it lies.
+        site: where in the program it was done, if this process did it.
     """
 
     function: str
@@ -99,6 +101,7 @@ class Step:
     out: tuple[View | None, ...]
     key: int | None = None
     place: Place | None = None
+    site: Site | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_fill(self) -> bool:
@@ -123,6 +126,16 @@ def stand_in(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | 
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A random fill, as far as ``fastinit check`` asks for it."""
+
+    function: str
+    arguments: Any
+    elements: int
+    site: Site | None
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """How one tensor was made.
 
@@ -130,11 +143,15 @@ class Made:
         result: the tensor.
         memory: the size of each piece of memory, in bytes, and the device that it was on.
         steps: what was done there, in order.
+        draws: all random fills of it that this process was asked for, those included that were overwritten.
+        site: where in the program its memory was taken.
     """
 
     result: View
     memory: tuple[tuple[int, str], ...]
     steps: tuple[Step, ...]
+    draws: tuple[Drawn, ...] = field(default=(), compare=False, repr=False)
+    site: Site | None = field(default=None, compare=False, repr=False)
 
     @property
     def only(self) -> Step | None:
@@ -286,8 +303,9 @@ class Made:
             return None
         size, device = self.memory[self.result.memory]
         result = replace(self.result, dtype=dtype)
-        made = Made(result, ((size // 2, device),), (replace(step, out=(replace(result, memory=0),)),))
-        made = replace(made, result=replace(result, memory=0))
+        result = replace(result, memory=0)
+        only = replace(step, out=(result,))
+        made = replace(self, result=result, memory=((size // 2, device),), steps=(only,))
         try:
             made.check()
         except Exception:  # the deviation may be too large for the dtype
@@ -364,9 +382,10 @@ class Memory:
 
     size: int
     device: str
-    line: tuple[str, int] | None = None
+    site: Site | None = None
     entries: list[Entry] = field(default_factory=list)
     lost: str = ""  # why nobody knows what is in it
+    draws: list[Drawn] = field(default_factory=list)  # all that there were, of the same storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +412,7 @@ class Entry:
     out: tuple[Ref | None, ...]
     key: int | None = None
     place: Place | None = None
+    site: Site | None = None
 
     def refs(self) -> Iterator[Ref]:
         for leaf in tree_leaves((self.arguments, self.out)):
@@ -436,10 +456,11 @@ def made(ref: Ref, before: float = float("inf")) -> Made:
         return leaf.view(numbers.setdefault(leaf.memory, len(numbers)))
 
     steps = tuple(
-        Step(e.function, tree_map(view, e.arguments), tuple(map(view, e.out)), e.key, e.place)
+        Step(e.function, tree_map(view, e.arguments), tuple(map(view, e.out)), e.key, e.place, e.site)
         for e in entries
     )
-    return Made(view(ref), tuple((memory.size, memory.device) for memory in numbers), steps)
+    sizes = tuple((memory.size, memory.device) for memory in numbers)
+    return Made(view(ref), sizes, steps, tuple(ref.memory.draws), ref.memory.site)
 
 
 def one_copy(ref: Ref, entries: list[Entry]) -> Made | None:
@@ -457,4 +478,5 @@ def one_copy(ref: Ref, entries: list[Entry]) -> Made | None:
     if found is None or found.only is None:
         return None
     result = ref.view(0)
-    return Made(result, ((ref.memory.size, ref.memory.device),), (replace(found.only, out=(result,)),))
+    only, memory = replace(found.only, out=(result,)), ref.memory
+    return Made(result, ((memory.size, memory.device),), (only,), (*found.draws, *memory.draws), memory.site)

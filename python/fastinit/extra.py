@@ -1,4 +1,4 @@
-"""Initialisers beyond ``torch.nn.init``: those that people write by hand, and that JAX, Keras and timm have.
+"""Initialisers that ``torch.nn.init`` lacks. JAX, Keras and timm have them, and people write them by hand.
 
 The functions that scale a weight by its fans take its layout: experts stacked in front, fused projections, grouped and
 transposed convolutions, (inputs, outputs) matrices. ``docs/formulas.md`` has all formulas in one table.
@@ -58,21 +58,22 @@ def batched_orthogonal_(
 ) -> Tensor:
     """Fill each matrix of a batch as ``orthogonal_`` does, all in one call: experts, an LSTM's gates, groups of a convolution.
 
-    The matrices are independent and uniform (Haar): Saxe et al. (2013), "Exact solutions to the nonlinear dynamics of
-    learning in deep linear neural networks"; drawn by reflectors after Stewart (1980), "The efficient generation of random
-    orthogonal matrices". Small ones are made one on each thread. All come from one key. The values of a matrix depend on
-    that, its shape and its place in the batch, and not on the other matrices or how many there are; the first one has
-    those of ``orthogonal_``.
+    The matrices are independent and uniform (Haar). The initialisation is that of Saxe et al. (2013), "Exact solutions to
+    the nonlinear dynamics of learning in deep linear neural networks". Each matrix is a product of random reflectors, after
+    Stewart (1980), "The efficient generation of random orthogonal matrices". Each thread makes small matrices on its own.
+
+    All matrices come from one key. The values of a matrix depend on the key, its shape and its place in the batch. They
+    depend neither on the other matrices nor on how many there are. The first matrix is that of ``orthogonal_``.
 
     Args:
-        tensor: the tensor to fill, of the shape (batch, rows, *columns), in three or more dimensions.
-        gain: the factor by which the matrices are multiplied; any finite number.
+        tensor: the tensor to fill, of the shape ``(batch, rows, *columns)``, in three or more dimensions.
+        gain: the factor by which the matrices are multiplied, any finite number.
         generator: where the key comes from.
         key: the key itself, as for ``variance_scaling_``.
 
     Raises:
         ValueError: if ``tensor`` has fewer than three dimensions.
-        RuntimeError: if ``gain`` is not finite or beyond the tensor's dtype, or if elements of the tensor share memory.
+        RuntimeError: if ``gain`` is not finite or exceeds the tensor's dtype, or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
@@ -103,19 +104,19 @@ def delta_orthogonal_(
     """Fill a convolution kernel so that it is an orthogonal map of the channels at its centre and zero elsewhere.
 
     With stride 1 and padding that keeps the size, the convolution then preserves the norm of its input, times
-    ``gain``: Xiao et al. (2018), "Dynamical isometry and a mean field theory of CNNs: how to train 10,000-layer
-    vanilla convolutional neural networks". The matrix at the centre is one that ``orthogonal_`` draws.
+    ``gain``. The source is Xiao et al. (2018), "Dynamical isometry and a mean field theory of CNNs: how to train
+    10,000-layer vanilla convolutional neural networks". ``orthogonal_`` draws the matrix at the centre.
 
     Args:
-        tensor: the kernel to fill, of the shape (outputs, inputs, *field) with one to three dimensions of field; the
-            centre of an even dimension is the one that ``padding="same"`` leaves in place.
-        gain: the factor by which the matrix is multiplied; any finite number.
+        tensor: the kernel to fill, of the shape ``(outputs, inputs, *field)``, where the field has one to three dimensions.
+            The centre of an even dimension is the one that ``padding="same"`` leaves in place.
+        gain: the factor by which the matrix is multiplied, any finite number.
         generator: where the key comes from.
         key: the key itself, as for ``variance_scaling_``.
 
     Raises:
-        ValueError: if ``tensor`` has not three to five dimensions, or more inputs than outputs.
-        RuntimeError: if ``gain`` is not finite or beyond the tensor's dtype, or if elements of the tensor share memory.
+        ValueError: if ``tensor`` does not have three to five dimensions, or has more inputs than outputs.
+        RuntimeError: if ``gain`` is not finite or exceeds the tensor's dtype, or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
@@ -189,34 +190,36 @@ def variance_scaling_(
 ) -> Tensor:
     """Fill a weight so that the variance of its values is ``scale / fan``, whatever its layout.
 
-    ``scale`` 1 with ``"fan_in"`` is LeCun et al. (1998), "Efficient backprop"; 2 with ``"fan_in"`` He et al. (2015); 1 with
-    ``"fan_avg"`` Glorot and Bengio (2010). A normal distribution that is cut at two standard deviations is widened first, so
-    that the variance is the one that was asked for, as in JAX and Keras. The names are those of JAX.
+    A ``scale`` of 1 with ``"fan_in"`` is the rule of LeCun et al. (1998), "Efficient backprop". A ``scale`` of 2 with
+    ``"fan_in"`` is that of He et al. (2015), and 1 with ``"fan_avg"`` is that of Glorot and Bengio (2010). The truncated
+    normal distribution is cut at two standard deviations. It is widened first, so that its variance is ``scale / fan``, as
+    in JAX and Keras. The names are those of JAX.
 
     Args:
-        tensor: the weight, by default of the shape (outputs, inputs, *receptive field).
+        tensor: the weight, by default of the shape ``(outputs, inputs, *receptive field)``.
         scale: the variance times the fan, 0 or more.
         mode: the fan: ``"fan_in"``, ``"fan_out"``, their mean (``"fan_avg"``), or the root of their product
             (``"fan_geo_avg"``).
         distribution: ``"truncated_normal"``, ``"normal"`` or ``"uniform"``.
-        fan_in: the fan-in, in place of the layout's.
-        fan_out: the fan-out, likewise.
-        in_dim: the dimension of the inputs, or several; by default the first one that is left. ``in_dim=0`` is all that a
-            matrix (inputs, outputs) or a transposed convolution needs.
-        out_dim: the dimension of the outputs, or several; by default the first one that is neither a batch nor ``in_dim``.
-        batch_dims: dimensions that stack weights of their own (experts). They do not count.
+        fan_in: the fan-in. It replaces that of the layout.
+        fan_out: the fan-out. It replaces that of the layout.
+        in_dim: the dimension of the inputs, or several. By default it is the first one that is left. ``in_dim=0`` is all
+            that a matrix (inputs, outputs) or a transposed convolution needs.
+        out_dim: the dimension of the outputs, or several. By default it is the first one that is neither in ``batch_dims``
+            nor ``in_dim``.
+        batch_dims: dimensions that stack weights of their own (experts). They do not count for the fans.
         groups: the groups of a convolution.
-        splits: how many projections a fused one holds along ``out_dim`` (3 for queries, keys and values), or the size of
-            each. Each has fans of its own.
-        generator: where the key comes from: one key, whatever the splits.
-        key: the key itself, in place of a generator: a number of 64 bits, an int64 tensor without dimensions on any device, or
-            a key of ``torch.func._random``. Under ``torch.vmap`` there may be one for each sample (``split_key``).
+        splits: how many projections a fused weight holds along ``out_dim`` (3 for queries, keys and values), or the size
+            of each. Each projection has fans of its own.
+        generator: where the key comes from. The call takes one key, whatever the splits.
+        key: the key itself, instead of a generator: a number of 64 bits, an int64 tensor without dimensions on any device,
+            or a key of ``torch.func._random``. Under ``torch.vmap`` there may be one for each sample (``split_key``).
 
     Raises:
         ValueError: if ``mode`` or ``distribution`` is unknown, if ``scale`` is negative or not finite, or if the layout does
             not fit the shape.
         RuntimeError: if elements of the tensor share memory.
-        NotImplementedError: if the tensor's dtype is not floating-point; ``"normal"`` and ``"uniform"`` fill complex ones too.
+        NotImplementedError: if the tensor's dtype is not floating-point. ``"normal"`` and ``"uniform"`` also fill complex ones.
 
     Returns:
         ``tensor``.
@@ -241,7 +244,7 @@ def lecun_normal_(
 ) -> Tensor:
     """Fill a weight from the truncated normal distribution with the variance ``1 / fan_in``.
 
-    LeCun et al. (1998), "Efficient backprop". Self-normalising networks start from it (Klambauer et al., 2017).
+    The source is LeCun et al. (1998), "Efficient backprop". Self-normalising networks start from it (Klambauer et al., 2017).
 
     Args:
         tensor: the weight.
@@ -273,9 +276,9 @@ def lecun_uniform_(
     key: AnyKey | None = None,
     **layout: Unpack[LayoutArguments],
 ) -> Tensor:
-    """Fill a weight from the uniform distribution on [-h, h) with ``h = sqrt(3 / fan_in)``: of the variance ``1 / fan_in``.
+    """Fill a weight from the uniform distribution on [-h, h) with ``h = sqrt(3 / fan_in)``, whose variance is ``1 / fan_in``.
 
-    LeCun et al. (1998), "Efficient backprop".
+    The source is LeCun et al. (1998), "Efficient backprop".
 
     Args:
         tensor: the weight.
@@ -526,14 +529,14 @@ def trunc_normal_(
 ) -> Tensor:
     """Fill a tensor from a normal distribution that is cut ``truncate`` standard deviations away from its mean.
 
-    ``torch.nn.init.trunc_normal_`` takes its bounds in the units of the values: with ``std=0.02`` its default bounds of ±2 are
-    100 standard deviations away, and cut nothing. This is what Flax, mlx and timm's ``trunc_normal_tf_`` do.
+    ``torch.nn.init.trunc_normal_`` takes its bounds in the units of the values. With ``std=0.02``, its default bounds of ±2
+    are 100 standard deviations away and cut nothing. This function does what Flax, mlx and timm's ``trunc_normal_tf_`` do.
 
     Args:
         tensor: the tensor to fill, of any shape.
         mean: the mean.
         std: the standard deviation of the distribution before it is cut, above 0.
-        truncate: the distance of the bounds from the mean, in standard deviations, above 0; may be infinite.
+        truncate: the distance of the bounds from the mean, in standard deviations, above 0. It may be infinite.
         corrected: widen the distribution before it is cut, so that the values have the standard deviation ``std``.
         generator: where the key comes from.
         key: the key itself, as for ``variance_scaling_``.
@@ -601,8 +604,9 @@ def residual_normal_(
 ) -> Tensor:
     """Fill the last weight of a residual branch from N(0, std² / (2 layers)).
 
-    A transformer of ``layers`` blocks adds two branches in each to its residual stream, and the variance of their sum then
-    does not grow with the depth: Radford et al. (2019), "Language models are unsupervised multitask learners" (GPT-2).
+    Each block of a transformer adds two branches to the residual stream. With this scale, the variance of their sum does
+    not grow with the depth. The source is Radford et al. (2019), "Language models are unsupervised multitask learners"
+    (GPT-2).
 
     Args:
         tensor: the weight, of any shape.
@@ -638,8 +642,8 @@ def small_normal_(
 ) -> Tensor:
     """Fill a transformer's weight from N(0, 2 / (5 dim)).
 
-    It is the variance that Xavier's rule gives a feed-forward layer of four times the width, used for all weights: Nguyen and
-    Salazar (2019), "Transformers without tears". GPT-NeoX calls it small init.
+    Xavier's rule gives this variance to a feed-forward layer that is four times as wide as the model. Here all weights get it.
+    The source is Nguyen and Salazar (2019), "Transformers without tears". GPT-NeoX calls it small init.
 
     Args:
         tensor: the weight, of any shape.
@@ -675,7 +679,7 @@ def wang_normal_(
 ) -> Tensor:
     """Fill the last weight of a residual branch from N(0, (2 / (layers sqrt(dim)))²).
 
-    Wang and Komatsuzaki (2021), "GPT-J-6B". GPT-NeoX calls it Wang init.
+    The source is Wang and Komatsuzaki (2021), "GPT-J-6B". GPT-NeoX calls it Wang init.
 
     Args:
         tensor: the weight, of any shape.
@@ -712,13 +716,14 @@ def mup_normal_(
 ) -> Tensor:
     """Fill a weight with the variance of the maximal update parametrisation (muP).
 
-    That is ``scale / fan_in`` for input and hidden weights and ``scale / fan_in²`` for output weights: Yang et al. (2022),
-    "Tensor programs V", table 3. The learning rates are the optimiser's business.
+    The variance is ``scale / fan_in`` for input and hidden weights, and ``scale / fan_in²`` for output weights. The source is
+    Yang et al. (2022), "Tensor programs V", table 3. The parametrisation also changes learning rates, which is up to the
+    optimiser.
 
     Args:
         tensor: the weight.
-        role: which dimensions grow with the width: only that of the outputs (``"input"``), both (``"hidden"``), or only that
-            of the inputs (``"output"``).
+        role: which dimensions grow with the width: only the outputs (``"input"``), both (``"hidden"``), or only the inputs
+            (``"output"``).
         scale: a factor that does not depend on the width.
         generator: where the key comes from.
         key: the key itself, as for ``variance_scaling_``.
@@ -757,8 +762,8 @@ def siren_uniform_(
 ) -> Tensor:
     """Fill a weight of a network with sine activations.
 
-    The distribution is U(-h, h) with ``h = 1 / fan_in`` in the first layer and ``sqrt(6 / fan_in) / omega`` in all others:
-    Sitzmann et al. (2020), "Implicit neural representations with periodic activation functions".
+    The distribution is U(-h, h) with ``h = 1 / fan_in`` in the first layer and ``sqrt(6 / fan_in) / omega`` in all others.
+    The source is Sitzmann et al. (2020), "Implicit neural representations with periodic activation functions".
 
     Args:
         tensor: the weight.
@@ -790,7 +795,7 @@ def siren_uniform_(
 
 
 def identity_(tensor: Tensor, groups: int = 1) -> Tensor:
-    """Fill a weight so that its layer passes on its inputs: ``eye_`` for a matrix, ``dirac_`` for a convolution.
+    """Fill a weight so that its layer passes on its inputs: with ``eye_`` for a matrix, with ``dirac_`` for a convolution.
 
     Args:
         tensor: the weight, of two to five dimensions.
@@ -812,7 +817,7 @@ def identity_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 
 class DeepNetScales(NamedTuple):
-    """What DeepNet multiplies by: the residual stream, and the weights of the branches (the gain of ``xavier_normal_``)."""
+    """DeepNet's factors: ``alpha`` for the residual stream, ``beta`` for the weights of the branches (a gain)."""
 
     alpha: float
     beta: float
@@ -823,9 +828,9 @@ def deepnet_scales(
 ) -> DeepNetScales:
     """Return DeepNet's factors for a transformer of this depth.
 
-    The feed-forward, value and output weights take ``xavier_normal_`` with ``gain=beta``, queries and keys with gain 1, and
-    each normalisation sees ``alpha * x + branch(x)``: Wang et al. (2022), "DeepNet: scaling transformers to 1,000 layers",
-    figure 2.
+    The feed-forward, value and output weights take ``xavier_normal_`` with ``gain=beta``. Queries and keys take it with
+    gain 1. Each normalisation sees ``alpha * x + branch(x)``. The source is Wang et al. (2022), "DeepNet: scaling
+    transformers to 1,000 layers", figure 2.
 
     Args:
         encoder_layers: the number of encoder blocks, or 0 without an encoder.
@@ -833,7 +838,7 @@ def deepnet_scales(
         part: ``"encoder"`` or ``"decoder"``, if there are both.
 
     Raises:
-        ValueError: if there are no layers, or ``part`` is not one of those there are.
+        ValueError: if there are no layers, or the model does not have ``part``.
 
     Example:
         >>> import fastinit
@@ -859,9 +864,9 @@ def deepnet_scales(
 def split_key(key: AnyKey, count: int) -> Tensor:
     """Make several keys of one: for the members of an ensemble under ``torch.vmap``, or for the parameters of a model.
 
-    They are the numbers that SplitMix64 draws from the key as its state: Steele, Lea and Flood (2014), "Fast splittable
-    pseudorandom number generators". They are the keys, too, that a fill of a batch under
-    ``torch.vmap(..., randomness="different")`` makes of the one that it takes.
+    SplitMix64 draws them, with the key as its state: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number
+    generators". A fill of a batch under ``torch.vmap(..., randomness="different")`` makes the same keys of the one that it
+    takes.
 
     Args:
         key: the key, as for ``variance_scaling_``.

@@ -1,12 +1,12 @@
 """The functions of ``torch.nn.init``, with its names, signatures, errors and warnings, on fastinit's kernels.
 
 Every function fills the tensor it is given, in place and without recording gradients, and returns that tensor. So
-each works on a parameter as it is, on any view, and on any strides. A random function takes one key from
-its generator, and the value of an element depends on that key, on the element's row-major index and on the
-function's parameters alone: see the contract in the README.
+each works on a parameter as it is, on any view, and with any strides. A random function takes one key from
+its generator. The value of an element depends only on that key, the element's row-major index and the
+function's parameters: see docs/contract.md.
 
 ``generator=None`` stands for the default generator of the tensor's device. A CPU generator may be given for a
-tensor on any device, and then draws the same values everywhere.
+tensor on any device. It gives the same values on all of them.
 """
 
 import math
@@ -73,13 +73,13 @@ def uniform_(
     """Fill a tensor from the uniform distribution on the half-open interval [a, b).
 
     Args:
-        tensor: the tensor to fill, of any shape; each part of a complex number is drawn by itself.
+        tensor: the tensor to fill, of any shape. The two parts of a complex number are drawn independently.
         a: the lower bound, which can occur.
         b: the upper bound, which cannot occur unless it equals ``a``.
         generator: where the key comes from.
 
     Raises:
-        RuntimeError: if a bound is not finite or beyond the tensor's dtype, if ``a > b``, if the dtype has no number in
+        RuntimeError: if a bound is not finite or exceeds the tensor's dtype, if ``a > b``, if the dtype has no number in
             [a, b), or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
@@ -106,9 +106,9 @@ def normal_(
     """Fill a tensor from the normal distribution N(mean, std²).
 
     Args:
-        tensor: the tensor to fill, of any shape; a complex number's variance is shared by its two parts.
+        tensor: the tensor to fill, of any shape. The two parts of a complex number share its variance.
         mean: the mean.
-        std: the standard deviation, 0 or more; 0 makes every value the mean.
+        std: the standard deviation, 0 or more. With 0, every value is the mean.
         generator: where the key comes from.
 
     Raises:
@@ -140,18 +140,18 @@ def trunc_normal_(
 ) -> Tensor:
     """Fill a tensor from the normal distribution N(mean, std²) restricted to the closed interval [a, b].
 
-    The distribution is exact for every ``a < b``, an infinite bound and an interval far from the mean
-    included (rejection sampling; for the tails after Robert, 1995, "Simulation of truncated normal
-    variables"). torch's warning about such intervals is issued all the same, so that programs which expect
+    The distribution is right for every ``a < b``, including infinite bounds and intervals far from the mean. Values
+    come from inversion or from rejection sampling; the tails follow Robert (1995), "Simulation of truncated normal
+    variables". torch's warning about such intervals is issued all the same, so that programs which expect
     it or silence it see no difference.
 
     Args:
         tensor: the tensor to fill, of any shape.
         mean: the mean of the normal distribution before it is restricted.
         std: its standard deviation, above 0.
-        a: the lower bound, in the units of the values (not in standard deviations). It may be ``-inf``, and then
-            values too large for the tensor's dtype are infinite.
-        b: the upper bound, likewise; may be ``inf``.
+        a: the lower bound, in the units of the values (not in standard deviations). It may be ``-inf``. Values too
+            large for the tensor's dtype are then infinite.
+        b: the upper bound, in the same units. It may be ``inf``.
         generator: where the key comes from.
 
     Raises:
@@ -192,7 +192,7 @@ def constant_(tensor: Tensor, val: float) -> Tensor:
 
     Args:
         tensor: the tensor to fill, of any shape and dtype.
-        val: the value; a tensor without dimensions serves too.
+        val: the value, a number or a tensor without dimensions.
 
     Raises:
         RuntimeError: if the tensor's dtype cannot hold ``val``.
@@ -257,7 +257,7 @@ def eye_(tensor: Tensor) -> Tensor:
         tensor: the tensor to fill, of two dimensions and any dtype.
 
     Raises:
-        ValueError: if ``tensor`` has not two dimensions.
+        ValueError: if ``tensor`` does not have two dimensions.
 
     Returns:
         ``tensor``.
@@ -284,16 +284,16 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Fill a convolution's weight so that it passes on its input channels unchanged.
 
     Output channel ``i`` of each group has a one at the centre of the kernel of input channel ``i``, and zeros
-    elsewhere; output channels beyond the inputs are all zero. An even kernel size takes the later of its
+    elsewhere. Output channels beyond the inputs are all zero. If a kernel size is even, the centre is the later of the
     two middle positions.
 
     Args:
-        tensor: the weight, of the shape (output channels, input channels per group, *kernel) with one,
+        tensor: the weight, of the shape ``(output channels, input channels per group, *kernel)`` with one,
             two or three kernel dimensions, and any dtype.
         groups: how many groups the convolution splits its channels into.
 
     Raises:
-        ValueError: if ``tensor`` has not 3, 4 or 5 dimensions, or ``groups`` does not divide the output
+        ValueError: if ``tensor`` does not have 3, 4 or 5 dimensions, or ``groups`` does not divide the output
             channels.
 
     Returns:
@@ -339,14 +339,14 @@ def xavier_uniform_(
     gain: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Fill a weight from the uniform distribution that balances the variance of both passes.
+    """Fill a weight from the uniform distribution that balances the variances of the forward and the backward pass.
 
-    The distribution is U(-h, h) with ``h = gain * sqrt(6 / (fan_in + fan_out))``: Glorot and Bengio (2010),
+    The distribution is U(-h, h) with ``h = gain * sqrt(6 / (fan_in + fan_out))``, after Glorot and Bengio (2010),
     "Understanding the difficulty of training deep feedforward neural networks".
 
     Args:
-        tensor: the weight, of the shape (outputs, inputs, *receptive field).
-        gain: the factor for the nonlinearity, as ``calculate_gain`` gives it; 0 or more.
+        tensor: the weight, of the shape ``(outputs, inputs, *receptive field)``.
+        gain: the factor for the nonlinearity, as ``calculate_gain`` gives it, 0 or more.
         generator: where the key comes from.
 
     Raises:
@@ -374,14 +374,14 @@ def xavier_normal_(
     gain: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Fill a weight from the normal distribution that balances the variance of both passes.
+    """Fill a weight from the normal distribution that balances the variances of the forward and the backward pass.
 
-    The distribution is N(0, std²) with ``std = gain * sqrt(2 / (fan_in + fan_out))``: Glorot and Bengio (2010),
+    The distribution is N(0, std²) with ``std = gain * sqrt(2 / (fan_in + fan_out))``, after Glorot and Bengio (2010),
     "Understanding the difficulty of training deep feedforward neural networks".
 
     Args:
-        tensor: the weight, laid out as for ``xavier_uniform_``.
-        gain: the factor for the nonlinearity, 0 or more; see ``calculate_gain``.
+        tensor: the weight, of the shape ``(outputs, inputs, *receptive field)``.
+        gain: the factor for the nonlinearity, as ``calculate_gain`` gives it, 0 or more.
         generator: where the key comes from.
 
     Raises:
@@ -411,13 +411,13 @@ def kaiming_uniform_(
 ) -> Tensor:
     """Fill a weight from the uniform distribution that keeps the variance through a rectifier.
 
-    The distribution is U(-h, h) with ``h = gain * sqrt(3 / fan)``, the gain being
-    ``calculate_gain(nonlinearity, a)``: He et al. (2015), "Delving deep into rectifiers".
+    The distribution is U(-h, h) with ``h = gain * sqrt(3 / fan)`` and ``gain = calculate_gain(nonlinearity, a)``, after
+    He et al. (2015), "Delving deep into rectifiers".
 
     Args:
-        tensor: the weight, of the shape (outputs, inputs, *receptive field); pass the transpose of a weight
-            that is stored as (inputs, outputs).
-        a: the slope of the leaky rectifier below 0; other nonlinearities ignore it.
+        tensor: the weight, of the shape ``(outputs, inputs, *receptive field)``. If a weight is stored as
+            (inputs, outputs), pass its transpose.
+        a: the slope of the leaky rectifier below 0. Other nonlinearities ignore it.
         mode: ``"fan_in"`` keeps the variance of the forward pass, ``"fan_out"`` that of the backward pass.
         nonlinearity: the function that follows the layer, by its name in ``torch.nn.functional``.
         generator: where the key comes from.
@@ -454,14 +454,14 @@ def kaiming_normal_(
 ) -> Tensor:
     """Fill a weight from the normal distribution that keeps the variance through a rectifier.
 
-    The distribution is N(0, std²) with ``std = gain / sqrt(fan)``, the gain being
-    ``calculate_gain(nonlinearity, a)``: He et al. (2015), "Delving deep into rectifiers".
+    The distribution is N(0, std²) with ``std = gain / sqrt(fan)`` and ``gain = calculate_gain(nonlinearity, a)``, after
+    He et al. (2015), "Delving deep into rectifiers".
 
     Args:
-        tensor: the weight, laid out as for ``kaiming_uniform_``.
-        a: the slope below 0, if the nonlinearity is the leaky rectifier.
-        mode: ``"fan_in"`` or ``"fan_out"``: the pass whose variance is kept, forward or backward.
-        nonlinearity: the function that follows the layer, by its name.
+        tensor: the weight, of the shape ``(outputs, inputs, *receptive field)``.
+        a: the slope of the leaky rectifier below 0. Other nonlinearities ignore it.
+        mode: ``"fan_in"`` keeps the variance of the forward pass, ``"fan_out"`` that of the backward pass.
+        nonlinearity: the function that follows the layer, by its name in ``torch.nn.functional``.
         generator: where the key comes from.
 
     Raises:
@@ -492,18 +492,18 @@ def orthogonal_(
 ) -> Tensor:
     """Fill a tensor with a random matrix whose rows or columns, whichever are fewer, are orthonormal.
 
-    The matrix is uniform (Haar) over all such matrices: Saxe et al. (2013), "Exact solutions to the
-    nonlinear dynamics of learning in deep linear neural networks"; drawn by reflectors after Stewart (1980),
-    "The efficient generation of random orthogonal matrices".
+    The matrix is uniform (Haar) over all such matrices. The initialisation is that of Saxe et al. (2013), "Exact
+    solutions to the nonlinear dynamics of learning in deep linear neural networks". The matrix is a product of random
+    reflectors, after Stewart (1980), "The efficient generation of random orthogonal matrices".
 
     Args:
-        tensor: the tensor to fill, of two or more dimensions; all after the first count as columns.
-        gain: the factor by which the matrix is multiplied; any finite number.
+        tensor: the tensor to fill, of two or more dimensions. All dimensions after the first count as columns.
+        gain: the factor by which the matrix is multiplied, any finite number.
         generator: where the key comes from.
 
     Raises:
         ValueError: if ``tensor`` has fewer than two dimensions.
-        RuntimeError: if ``gain`` is not finite or beyond the tensor's dtype, or if elements of the tensor share memory.
+        RuntimeError: if ``gain`` is not finite or exceeds the tensor's dtype, or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.
 
     Returns:
@@ -532,9 +532,9 @@ def sparse_(
 ) -> Tensor:
     """Fill a matrix from a normal distribution, with the same number of zeros in each column.
 
-    Each column has exactly ``ceil(sparsity * rows)`` zeros, at positions of its own; the other values are drawn
-    from N(0, std²): Martens (2010), "Deep learning via Hessian-free optimization". The generator decides
-    on the positions as well as on the values.
+    Each column has exactly ``ceil(sparsity * rows)`` zeros, at positions of its own. The other values are drawn
+    from N(0, std²). The source is Martens (2010), "Deep learning via Hessian-free optimization". Positions and values
+    depend on the same generator.
 
     Args:
         tensor: the matrix to fill.
@@ -543,7 +543,7 @@ def sparse_(
         generator: where the key comes from.
 
     Raises:
-        ValueError: if ``tensor`` has not two dimensions, or ``sparsity`` is NaN or outside [0, 1].
+        ValueError: if ``tensor`` does not have two dimensions, or ``sparsity`` is NaN or outside [0, 1].
         OverflowError: if ``sparsity`` is infinite.
         RuntimeError: if ``std`` is negative or not finite, or if elements of the tensor share memory.
         NotImplementedError: if the tensor's dtype is neither floating-point nor complex.

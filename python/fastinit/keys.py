@@ -22,15 +22,15 @@ WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 
 
 def key_of_name(seed: int, name: str, count: int = 0) -> int:
-    """Return the key of a fill by name: a hash that is published, and the same everywhere.
+    """Return the key of a fill by name. The hash is published, and is the same everywhere.
 
-    It is the 64-bit BLAKE2b hash (RFC 7693) of the text ``fastinit:SEED:COUNT:NAME`` in UTF-8, its hexadecimal digits
-    read as one number. The seed counts modulo 2^64, and both numbers are decimal.
+    It is the 64-bit BLAKE2b hash (RFC 7693) of the text ``fastinit:SEED:COUNT:NAME`` in UTF-8. Its hexadecimal digits
+    are read as one number. The seed counts modulo 2^64, and both numbers are decimal.
 
     Args:
-        seed: the seed, from -2^63 to 2^64 - 1, as ``torch.manual_seed`` takes it.
-        name: the qualified name of the parameter, as ``canonical_name`` leaves it.
-        count: how many fills that name had before.
+        seed: the seed, from -2^63 to 2^64 - 1, as in ``torch.manual_seed``.
+        name: the qualified name of the parameter, without what wrappers add (``module.``, ``_orig_mod.``).
+        count: how many fills the name had before.
 
     Raises:
         ValueError: if ``seed`` or ``count`` is out of range.
@@ -52,7 +52,7 @@ def key_of_name(seed: int, name: str, count: int = 0) -> int:
 
 
 def canonical_name(name: str) -> str:
-    """A qualified name without the parts that wrappers add, such as ``module.`` and ``_orig_mod.``."""
+    """Return a qualified name without the parts that wrappers add, such as ``module.`` and ``_orig_mod.``."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
@@ -109,12 +109,11 @@ class Names:
 
 
 class KeysByName:
-    """What got its key by name in a block of ``keys_by_name``. ``print`` shows what did not.
+    """What got its key by name in a block of ``keys_by_name``. ``print`` also shows what did not.
 
     Attributes:
         seed: the seed of the block.
         fills: how many fills each name had.
-        unnamed: where tensors that have no name were filled, with keys from the generator: a place of the program each.
     """
 
     def __init__(self, names: Names, seed: int) -> None:
@@ -126,6 +125,7 @@ class KeysByName:
 
     @property
     def unnamed(self) -> list[Unnamed]:
+        """The places of the program that filled tensors without a name, with keys from the generator."""
         return list(self._unnamed.values())
 
     def __str__(self) -> str:
@@ -143,28 +143,28 @@ users = 0  # blocks that are open, in all threads
 def keys_by_name(
     module: nn.Module, seed: int = 0, rename: Callable[[str], str] | None = None
 ) -> Iterator[KeysByName]:
-    """Let the values of a module's parameters depend on their names, and on nothing that happens elsewhere.
+    """Make the values of a module's parameters depend on their names, and on nothing that happens elsewhere.
 
     In the block, a random fill of a parameter or buffer of the module takes the key
-    ``key_of_name(seed, name, count)``, with the number of fills that name had before in the block. The generator does not
-    move, even one that is given with ``generator=``. So a parameter has the same values whatever other modules there are,
-    in whatever order they are initialised, and in whatever process. It holds for fastinit's functions, and for those of
-    torch in ``fastinit.enabled()``, inside the block or around it.
+    ``key_of_name(seed, name, count)``. The count is the number of fills that the name had before in the block. The generator
+    does not move, not even one that is given with ``generator=``. So a parameter has the same values whatever other modules
+    there are, in whatever order they are initialised, and in whatever process. This holds for fastinit's functions. It also
+    holds for those of torch in ``fastinit.enabled()``, inside the block or around it.
 
-    A fill of a part of a parameter (a row, a chunk of a fused weight) counts as a fill of its name, through whatever
-    view: what lies in the parameter's memory is the parameter's. A tied parameter goes by its first name in
+    A fill of a part of a parameter (a row, a chunk of a fused weight) counts as a fill of its name, through any view:
+    everything in the parameter's memory belongs to the parameter. A tied parameter goes by its first name in
     ``named_parameters()``. The parts of a name that wrappers add do not count: ``_orig_mod``, ``module``,
-    ``_fsdp_wrapped_module``, ``_checkpoint_wrapped_module``. A tensor that is not the module's takes its key from the
-    generator as ever; the result and the reports of ``enabled()`` tell where. Code that ``torch.compile`` has
-    compiled keeps to the generator.
+    ``_fsdp_wrapped_module``, ``_checkpoint_wrapped_module``. A tensor that does not belong to the module takes its key from
+    the generator, as usual. The result and the reports of ``enabled()`` say where this happened. Code that
+    ``torch.compile`` has compiled keeps using the generator.
 
-    Blocks nest: the innermost one that knows a tensor names it. They belong to this thread or asyncio task.
+    Blocks nest. The innermost block that knows a tensor names it. A block belongs to this thread or asyncio task.
 
     Args:
-        module: the module whose parameters and buffers have names. What is put into it in the block counts too.
+        module: the module whose parameters and buffers have names. Tensors that are put into it in the block count too.
         seed: the seed, from -2^63 to 2^64 - 1.
-        rename: makes the name that counts from the one that the module gives, without wrappers' parts: for pipeline
-            stages that number their layers from 0.
+        rename: makes the name that counts from the module's name without wrappers' parts. It is for pipeline stages that
+            number their layers from 0.
 
     Raises:
         ValueError: if two tensors would have the same name, or ``seed`` is out of range.

@@ -18,6 +18,7 @@ from fastinit._steps import CONSTANT, Made, Step, View, constant, cut, same_bits
 from fastinit.keys import canonical_name
 
 if TYPE_CHECKING:
+    from fastinit._check.finding import Findings
     from fastinit._enabled.report import Report
 
 Device = torch.device | str
@@ -66,10 +67,10 @@ class Verification:
     """What ``Recipe.verify`` found. It is true if everything is as it was made.
 
     Attributes:
-        same: the names of tensors that have the recipe's bits (of a DTensor: whose part on this rank has them).
-        changed: the names of those that have not.
+        same: the names of tensors that have the recipe's bits. For a DTensor, this rank's part counts.
+        changed: the names of tensors that have other bits.
         unknown: the names of tensors that the recipe does not know.
-        absent: the recipe's names that the model has not, or of which it has no values (on the meta device).
+        absent: the recipe's names that the model does not have, or for which it has no values (on the meta device).
     """
 
     same: list[str] = field(default_factory=list)
@@ -91,7 +92,8 @@ class Recipe:
     """What was done to each parameter and buffer of a model, as plain data.
 
     It comes from ``deferred().recipe(model)``, from ``report.recipe(model)`` after eager construction, or from a file.
-    ``print(recipe)`` shows a table. Names are those of ``named_parameters()`` and ``named_buffers()``, without what wrappers add.
+    ``print(recipe)`` shows a table. The names are those of ``named_parameters()`` and ``named_buffers()``, without what wrappers
+    add.
 
     Example:
         >>> import fastinit, torch
@@ -109,7 +111,7 @@ class Recipe:
 
     @property
     def names(self) -> list[str]:
-        """The names of the tensors; a shared one goes by its first name."""
+        """The names of the tensors. A shared tensor goes by its first name."""
         return list(self._tensors)
 
     def _made(self, name: str) -> Made | None:
@@ -125,13 +127,13 @@ class Recipe:
         device: Device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Return a tensor, or some of its rows, as it was made. The model is not needed for that.
+        """Return a tensor, or some of its rows, as it was made. This does not need the model.
 
         Args:
             name: the name of a parameter or buffer.
             rows: which indices of the first dimension, with step 1. If a single fill made the tensor, only these are drawn.
-            device: where to; by default where it was made.
-            dtype: the dtype; by default its own.
+            device: the device of the result. By default it is the one where the tensor was made.
+            dtype: the dtype of the result. By default it is the tensor's own.
 
         Raises:
             KeyError: if the recipe has no such name.
@@ -169,22 +171,23 @@ class Recipe:
         skip: Collection[str] | Callable[[str], bool] = (),
         overwrite: bool = False,
     ) -> nn.Module:
-        """Give the tensors of a model memory and values: those that are on the meta device, each once, where it belongs.
+        """Give memory and values to the tensors of a model that are on the meta device, once each, where they belong.
 
-        The parameters stay the same objects, with their attributes, hooks and ``requires_grad``. Of a DTensor, a rank draws its
-        part: directly, if fills of rows made it, and otherwise by way of the whole, one tensor at a time. Nothing is
-        communicated.
+        The parameters stay the same objects, with their attributes, hooks and ``requires_grad``. A rank draws its part of a
+        DTensor. It does so directly if fills of rows made the tensor, and otherwise makes the whole first, one tensor at a
+        time. Nothing is communicated.
 
-        Everything is checked before any memory is taken. Then tensors that have values already (from a checkpoint, by
+        Everything is checked before any memory is taken. Tensors that have values already (from a checkpoint, by
         ``load_state_dict(assign=True)``) are left alone.
 
         Args:
             model: the model.
-            device: where to, or a function of the name; by default where each tensor was made. A DTensor is on its mesh's.
-            dtype: of the floating-point parameters, or a function of the name (None: as it is). A tensor is drawn in that dtype
-                if one fill makes it, and is otherwise converted.
+            device: the device, or a function of the name. By default it is the one where each tensor was made. A DTensor
+                stays on the device of its mesh.
+            dtype: the dtype of the floating-point parameters, or a function of the name (None leaves the dtype as it is). If
+                one fill makes a tensor, it is drawn in that dtype. Otherwise it is converted.
             skip: the names of tensors that get memory only, because a checkpoint brings their values; or a function.
-            overwrite: draw tensors that have values, too. They keep their memory, device and dtype.
+            overwrite: also draw tensors that have values. They keep their memory, device and dtype.
 
         Raises:
             ValueError: if the recipe lacks a tensor that is on the meta device, or has it in another shape or kind of dtype.
@@ -246,12 +249,12 @@ class Recipe:
     # ---- Looking -------------------------------------------------------------------------------------------
 
     def verify(self, model: nn.Module) -> Verification:
-        """Look which tensors of a model have the bits of the recipe. Each is drawn once for that, one at a time.
+        """Check which tensors of a model have the bits of the recipe. Each tensor is drawn once for that, one at a time.
 
-        ``orthogonal_`` multiplies matrices, and gives the same bits on the same kind of machine only.
+        ``orthogonal_`` multiplies matrices, so it gives the same bits on the same kind of machine only.
 
         Args:
-            model: the model. Of a DTensor, this rank's part is looked at.
+            model: the model. For a DTensor, this rank's part is checked.
 
         Returns:
             A ``Verification``.
@@ -278,6 +281,30 @@ class Recipe:
                 found.changed.append(name)
         found.absent += (name for name in self._tensors if name not in present)
         return found
+
+    def check(self, model: nn.Module | None = None, *, values: bool | None = None) -> Findings:
+        """Return what is wrong with an initialisation, as ``Report.check`` does, but without the memory of the model.
+
+        Args:
+            model: the model, which says what the parameters are for. Without it there are fewer findings.
+            values: whether to draw the parameters, one at a time, and look at their values. By default, this is done for up to
+                2²⁸ values.
+
+        Returns:
+            A list of ``Finding``, the worst first. After ``deferred(call_sites=True)``, the findings name the lines that chose
+            the fills. A saved recipe does not keep these lines.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.deferred(call_sites=True) as deferred:
+            ...     layer = torch.nn.Linear(30, 20)
+            ...     layer.scale = torch.nn.Parameter(torch.empty(20))
+            >>> [(finding.kind, finding.names) for finding in deferred.recipe(layer).check(layer)]
+            [('never-filled', ('scale',))]
+        """
+        from fastinit._check import check, subject
+
+        return check.check(subject.from_recipe(self, model, values))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -315,7 +342,7 @@ class Recipe:
 
         Raises:
             ValueError: if a tensor holds values of more than 64 KiB that cannot be derived, or was made by an operator that
-                is not on the list. It names all of them.
+                is not on the list. The error names all such tensors.
         """
         from fastinit import _recipe_file
 
@@ -323,11 +350,11 @@ class Recipe:
 
     @staticmethod
     def load(path: str | Path) -> Recipe:
-        """Read a file that ``save`` wrote. Nothing in it is executed: it names functions of a fixed list.
+        """Read a file that ``save`` wrote. Nothing in it is executed, because it only names functions of a fixed list.
 
         Raises:
-            ValueError: if it is no such file, is damaged, or is of another version of the values; that one says what to
-                install.
+            ValueError: if it is no such file, if it is damaged, or if it has another version of the values. In the last case
+                the error says what to install.
         """
         from fastinit import _recipe_file
 

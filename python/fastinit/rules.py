@@ -24,7 +24,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Match:
-    """A parameter, and the rule that is first to match it."""
+    """A parameter, and the first rule that matches it."""
 
     name: str
     parameter: Tensor
@@ -38,13 +38,13 @@ class Rules:
     Args:
         rules: pairs of a pattern and a function. A pattern is
 
-            - a string: a glob for the qualified name (``"layers.*.mlp.*.weight"``; ``*`` stands for dots too);
-            - a compiled regular expression, for the whole qualified name;
+            - a string, which is a glob for the qualified name (``"layers.*.mlp.*.weight"``; ``*`` stands for dots too);
+            - a compiled regular expression for the whole qualified name;
             - a type of module, for the parameters that modules of this type have themselves;
             - a pair of such a type and a glob for the parameter's own name (``(nn.Linear, "bias")``).
 
             A function takes the parameter: ``fastinit.zeros_``, ``partial(fastinit.normal_, std=0.02)``.
-        default: what fills a parameter that no rule matches. Without it, that is an error.
+        default: what fills a parameter that no rule matches. Without it, such a parameter is an error.
 
     The names are those of ``named_parameters()``, without what wrappers add (``_orig_mod.``, ``module.``,
     ``_fsdp_wrapped_module.``). A shared parameter goes by its first name and is filled once.
@@ -78,15 +78,16 @@ class Rules:
     def apply_(self, model: Model, *, seed: int | None = None) -> Model:
         """Fill all parameters of a model.
 
-        Nothing is filled before every parameter has its rule. A rule that is the first to match no parameter is warned of.
+        Nothing is filled before every parameter has its rule. If a rule is not the first to match any parameter, there is a
+        warning.
 
         Args:
             model: the model. Parameters may be DTensors.
-            seed: by default keys come from the generator, parameter after parameter. With a seed they come from the
-                parameters' names (``keys_by_name``), so that no other module has a say.
+            seed: with a seed, keys come from the parameters' names (``keys_by_name``), so that other modules do not matter.
+                By default, keys come from the generator, parameter after parameter.
 
         Raises:
-            ValueError: if no rule matches some of the parameters; it names all of them.
+            ValueError: if no rule matches some of the parameters. The error names all of them.
 
         Returns:
             ``model``.
@@ -140,9 +141,9 @@ class Rules:
 
     @classmethod
     def gpt2(cls, layers: int, std: float = 0.02) -> Rules:
-        """The rules of GPT-2, as ``transformers`` has them: all weights N(0, std²), the last of each branch scaled by depth.
+        """Return the rules of GPT-2, as in ``transformers``: weights from N(0, std²), the last of each branch scaled by depth.
 
-        Radford et al. (2019), "Language models are unsupervised multitask learners".
+        The source is Radford et al. (2019), "Language models are unsupervised multitask learners".
 
         Args:
             layers: the number of blocks.
@@ -163,14 +164,14 @@ class Rules:
 
     @classmethod
     def llama(cls, layers: int, dim: int, depth_init: bool = True) -> Rules:
-        """The rules of torchtitan for Llama: truncated normal weights, the last of each branch scaled by its depth.
+        """Return torchtitan's rules for Llama: truncated normal weights, the last of each branch scaled by its depth.
 
         The parameters may have torchtitan's names or those of ``transformers``.
 
         Args:
             layers: the number of blocks.
             dim: the width of the model.
-            depth_init: scale by 1/√(2 (i + 1)) in block i, and not by 1/√(2 layers) in all of them.
+            depth_init: scale by 1/√(2 (i + 1)) in block i. Otherwise, scale by 1/√(2 layers) in all blocks.
 
         Example:
             >>> import fastinit
@@ -198,9 +199,9 @@ class Rules:
 
     @classmethod
     def vit(cls, patch: int = 16, channels: int = 3) -> Rules:
-        """The rules of timm for vision transformers: N(0, 0.02²) for weights and positions, zeros for biases.
+        """Return timm's rules for vision transformers: N(0, 0.02²) for weights and positions, zeros for biases.
 
-        The convolution of the patches gets what ``torch.nn.Conv2d`` gives it, the class token almost nothing.
+        The convolution of the patches gets what ``torch.nn.Conv2d`` gives it. The class token gets values close to zero.
 
         Args:
             patch: the width of a patch.

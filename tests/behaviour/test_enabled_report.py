@@ -1,16 +1,13 @@
 """The report of fastinit.enabled(): the table, the fills of parameters, keys."""
 
 import copy
-import doctest
 import functools
 import gc
 import inspect
 import pickle
-import re
 import threading
 import warnings
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -248,13 +245,6 @@ def test_tied_weights() -> None:
     assert fills.keys() == {"embedding.weight", "head.weight"}
     assert fills["embedding.weight"] == fills["head.weight"]
     assert fills["head.weight"] is not None and fills["head.weight"].matches(model.head.weight)
-
-
-def test_the_document() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "enabled.md").read_text()
-    (example,) = re.findall(r"```python\n(>>> .*?)```", text, re.DOTALL)
-    test = doctest.DocTestParser().get_doctest(example, {}, "docs/enabled.md", None, None)
-    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_intervals() -> None:

@@ -1,7 +1,5 @@
 """What the functions promise beside torch's behaviour: generators, overrides, compilation, messages, examples."""
 
-import doctest
-import importlib
 import inspect
 import itertools
 import math
@@ -653,20 +651,6 @@ def test_records() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------
 # The package
-
-
-@pytest.mark.parametrize(
-    "module",
-    ["fastinit"]
-    + [
-        f"fastinit.{name}"
-        for name in ("init", "extra", "keys", "rules", "_fans", "_parts", "_enabled", "_enabled.report")
-    ],
-)
-def test_examples(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(module), verbose=False)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 @every_function

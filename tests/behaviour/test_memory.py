@@ -1,4 +1,4 @@
-"""Large tensors in memory that nobody has touched yet: huge pages are asked for, and for no others."""
+"""Tensors in memory that nobody has touched yet: huge pages are asked for where one lies in a tensor whole, and nowhere else."""
 
 import mmap
 import sys
@@ -37,8 +37,9 @@ def fresh(size: int) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=torch.float32)
 
 
-def test_fresh_memory() -> None:
-    tensor = fresh(64 * MIB)
+@pytest.mark.parametrize("size", [4, 8, 64])
+def test_fresh_memory(size: int) -> None:
+    tensor = fresh(size * MIB)
     assert not asked(tensor)
     fastinit.normal_(tensor)
     assert asked(tensor)
@@ -52,7 +53,7 @@ def test_memory_in_use_is_left_alone() -> None:
 
 
 def test_small_tensors_and_views_are_left_alone() -> None:
-    small, view = fresh(8 * MIB), fresh(64 * MIB).view(4096, 4096).t()
+    small, view = fresh(MIB), fresh(64 * MIB).view(4096, 4096).t()
     fastinit.uniform_(small)
     fastinit.uniform_(view)
     assert not asked(small) and not asked(view)

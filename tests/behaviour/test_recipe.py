@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -360,14 +359,3 @@ def exchanged(data: Any, r: random.Random) -> Any:
         ]
     )
     return data
-
-
-def test_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "deferred.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(block, names)
-    assert (
-        bool(names["recipe"].verify(names["model"])) and (tmp_path / "model.recipe.json").stat().st_size > 0
-    )

@@ -16,7 +16,7 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import deferred, gpu_check, models, on_device, parts, report, sharded, suites
+from benchmarks import deferred, ensembles, gpu_check, models, on_device, parts, report, sharded, suites
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -304,6 +304,23 @@ def test_parts_of_large_models(tmp_path: Path) -> None:
         assert row["seconds"] > 0 and row["extra_bytes"] < sharded.MIB
     text = sharded.markdown(data)
     assert text.count("| small |") == 4 and "| FSDP × TP 8 | 64 |" in text
+
+
+def test_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(ensembles, "SIDES", (8,))
+    data = ensembles.run()
+    assert len(data["rows"]) == len(ensembles.KINDS) and all(row["ratio"] > 0 for row in data["rows"])
+    assert "| variance_scaling_, 64 of 8 × 8 |" in ensembles.markdown(data)
+
+
+def test_ensembles_are_looked_at() -> None:
+    def alone(tensor: torch.Tensor, key: torch.Tensor | None = None) -> torch.Tensor:
+        return tensor.fill_(1.0 if torch._C._functorch.is_functorch_wrapped_tensor(tensor) else 2.0)
+
+    wrong = ensembles.Kind("normal_", alone, torch.nn.init.normal_, None)
+    with pytest.raises(ValueError, match="does not have the values that it has alone"):
+        list(ensembles.sides_of(wrong, 8))
 
 
 def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:

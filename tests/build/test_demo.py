@@ -216,11 +216,3 @@ def test_readme_shows_a_committed_result():
     block = re.search(r"<!-- demo-table: (\S+) -->\n(.*?)\n?<!-- /demo-table -->", readme, re.DOTALL)
     assert block is not None
     assert block[2] == (ROOT / block[1]).read_text().rstrip()
-
-
-def test_readme_examples_run():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    names: dict[str, object] = {}
-    for block in blocks:  # each may build on those before
-        exec(block, names)

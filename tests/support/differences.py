@@ -131,10 +131,10 @@ SMALL = Recipe((6, 4))
 DIFFERENCES = (
     # Where fastinit refuses and torch does not.
     Difference(
-        "Elements that share memory (an expanded tensor): the random functions, `eye_`, `dirac_`",
+        "Random functions, `eye_`, `dirac_`: elements that share memory (an expanded tensor)",
         "fills some of them, with one value for several elements",
         "`RuntimeError`",
-        "Elements that share memory cannot have values of their own; an `eye_` of this kind is no identity.",
+        "Elements that share memory cannot have values of their own, and such an `eye_` is no identity.",
         lambda case, theirs, ours: (
             case.shares_memory
             and case.name in (*RANDOM, "eye_", "dirac_")
@@ -146,9 +146,9 @@ DIFFERENCES = (
     Difference(
         "Parameters that are NaN, infinite or too large to compute with, a `gain` below 0, a `sparsity` outside of [0, 1], "
         "normal values that may be too large for the dtype",
-        "goes on, and may fill with NaN or infinities; or raises `OverflowError` later",
+        "goes on and may fill with NaN or infinities, or raises `OverflowError` later",
         "`RuntimeError` or `ValueError`, which names the parameter",
-        "There is no such distribution. The mistake is found where it was made, not in the first loss.",
+        "There is no such distribution. The mistake shows up where it was made, and not in the first loss.",
         lambda case, theirs, ours: (
             out_of_range(case)
             and isinstance(ours.outcome.error, RuntimeError | ValueError | OverflowError)
@@ -157,9 +157,9 @@ DIFFERENCES = (
         Case("normal_", SMALL, (nan,)),
     ),
     Difference(
-        "No elements, and something else that is refused: the random functions, `eye_`",
+        "Random functions, `eye_`: a tensor without elements, and something else that is refused",
         "checks less, or nothing",
-        "checks as ever",
+        "checks as usual",
         "Whether a call is right should not depend on the size of the tensor.",
         lambda case, theirs, ours: (
             0 in case.tensor.shape and plain(case) and ours_fails(theirs, ours) and faults(case) > 1
@@ -167,20 +167,20 @@ DIFFERENCES = (
         Case("normal_", Recipe((0, 4), torch.int64)),
     ),
     Difference(
-        "Several things wrong with one call: any function",
+        "Any function: several things wrong with one call",
         "reports one of them",
         "may report another",
-        "Neither library promises which is found first.",
+        "Neither library promises which of them it finds first.",
         lambda case, theirs, ours: (
             theirs.outcome.error is not None and ours.outcome.error is not None and faults(case) > 1
         ),
         Case("eye_", Recipe((6, 4), torch.int5, Layout(overlapping=True))),
     ),
     Difference(
-        "Meta and FakeTensors of a dtype that has no kernel, or with bounds that the dtype cannot hold: the random functions",
+        "Random functions: meta tensors and FakeTensors of a dtype without a kernel, or with bounds that the dtype cannot hold",
         "returns the tensor",
         "`NotImplementedError`, `RuntimeError`",
-        "What is built on the meta device first should fail there, and not when it gets its memory.",
+        "A model that is built on the meta device should fail there, and not only when it gets its memory.",
         lambda case, theirs, ours: (
             case.tensor.kind in ("meta", "fake")
             and case.name in RANDOM
@@ -190,10 +190,10 @@ DIFFERENCES = (
         Case("uniform_", Recipe((6, 4), torch.int64, kind="meta")),
     ),
     Difference(
-        "Sparse CSR tensors (nested ones too): the random functions",
-        "fills the values that are stored, by `normal_` and what is built on it",
+        "Random functions: sparse CSR tensors (nested ones too)",
+        "fills the stored values (`normal_` and the functions built on it)",
         "`NotImplementedError`",
-        "Elements that are not stored have no value, and what is stored has no index in a whole.",
+        "Elements that are not stored cannot get a value, and those that are stored have no index in a whole.",
         lambda case, theirs, ours: (
             case.tensor.kind == "csr"
             and case.name in RANDOM
@@ -203,10 +203,10 @@ DIFFERENCES = (
         Case("normal_", Recipe((6, 4), kind="csr")),
     ),
     Difference(
-        "Sparse layouts: `dirac_`",
+        "`dirac_`: sparse layouts",
         "`TypeError`",
         "`NotImplementedError`",
-        "The type that says it; torch's comes of an assignment to an element.",
+        "This type says what is wrong. torch's error comes from an assignment to an element.",
         lambda case, theirs, ours: (
             case.tensor.kind in SPARSE
             and case.name == "dirac_"
@@ -216,10 +216,10 @@ DIFFERENCES = (
         Case("dirac_", Recipe((6, 4, 3), kind="sparse")),
     ),
     Difference(
-        "A bound or gain that is an array, a tensor with dimensions or a Fraction: `trunc_normal_`, `orthogonal_`",
+        "`trunc_normal_`, `orthogonal_`: a bound or gain that is an array, a tensor with dimensions or a Fraction",
         "fills, for some intervals",
         "`TypeError`",
-        "As for every other parameter of the random functions, in torch too.",
+        "Every other parameter of the random functions is treated like this, in torch too.",
         lambda case, theirs, ours: (
             case.name in ("trunc_normal_", "orthogonal_")
             and bool({"a", "b", "gain"} & set(strange(case)))
@@ -229,10 +229,10 @@ DIFFERENCES = (
         Case("trunc_normal_", SMALL, (0.0, 1.0, -2.0, torch.tensor([2.0]))),
     ),
     Difference(
-        "uint64 and bounds that it cannot hold: `trunc_normal_`",
+        "`trunc_normal_`: uint64, and bounds that it cannot hold",
         "`TypeError` or `OverflowError`",
         "`NotImplementedError`",
-        "As for every other dtype that is not floating-point.",
+        "Every other dtype that is not floating-point gives this error.",
         lambda case, theirs, ours: (
             case.name == "trunc_normal_"
             and case.tensor.dtype == torch.uint64
@@ -242,10 +242,10 @@ DIFFERENCES = (
         Case("trunc_normal_", Recipe((6, 4), torch.uint64), (0.0, 1.0, -inf, inf)),
     ),
     Difference(
-        "Uninitialized parameters: `kaiming_normal_`",
+        "`kaiming_normal_`: uninitialized parameters",
         "`RuntimeError`",
         "`ValueError`",
-        "As for every other function, in torch too.",
+        "Every other function gives this error, in torch too.",
         lambda case, theirs, ours: (
             case.name == "kaiming_normal_"
             and case.tensor.kind == "uninitialized"
@@ -256,7 +256,7 @@ DIFFERENCES = (
     ),
     # Where fastinit does what torch does not.
     Difference(
-        "`trunc_normal_` in the tail, with a bound that is infinite or that the dtype cannot hold",
+        "`trunc_normal_`: the tail, with a bound that is infinite or that the dtype cannot hold",
         "`RuntimeError`",
         "fills",
         "The tail of a normal distribution is well defined.",
@@ -269,8 +269,8 @@ DIFFERENCES = (
         Case("trunc_normal_", SMALL, (0.0, 1.0, 1.0, inf)),
     ),
     Difference(
-        "`trunc_normal_` far from the mean, or within a wide interval",
-        "draws for ever, or an `OverflowError`",
+        "`trunc_normal_`: an interval far from the mean, or a wide one",
+        "draws forever, or raises `OverflowError`",
         "fills",
         "Each value is drawn by a method that suits the interval.",
         lambda case, theirs, ours: (
@@ -282,7 +282,7 @@ DIFFERENCES = (
         Case("trunc_normal_", SMALL, (0.0, 1.0, 3.0, 1e9)),
     ),
     Difference(
-        "Views that are negated when read: `trunc_normal_`",
+        "`trunc_normal_`: views that are negated when read",
         "`RuntimeError`",
         "fills",
         "torch asks the dispatch key of the view for a device.",
@@ -295,10 +295,10 @@ DIFFERENCES = (
         Case("trunc_normal_", Recipe((6, 4), kind="negative view")),
     ),
     Difference(
-        "float16, bfloat16, complex32, complex64, complex128: `orthogonal_`",
+        "`orthogonal_`: float16, bfloat16, complex32, complex64, complex128",
         "`NotImplementedError`",
         "fills",
-        "Nothing is factorised, so LAPACK's dtypes are no limit.",
+        "fastinit factorises nothing, so it is not limited to LAPACK's dtypes.",
         lambda case, theirs, ours: (
             case.name == "orthogonal_"
             and case.tensor.dtype in (*FLOATS[2:], *COMPLEX, torch.complex32)
@@ -308,7 +308,7 @@ DIFFERENCES = (
         Case("orthogonal_", Recipe((6, 4), torch.bfloat16)),
     ),
     Difference(
-        "float8 (but for float8_e8m0fnu): the random functions",
+        "Random functions: float8 (except float8_e8m0fnu)",
         "`NotImplementedError`",
         "fills",
         "A value is computed in float32 and rounded, whatever the dtype.",
@@ -321,10 +321,10 @@ DIFFERENCES = (
         Case("normal_", Recipe((6, 4), torch.float8_e5m2)),
     ),
     Difference(
-        "Within `torch.func.vmap`, a batched tensor: `trunc_normal_`, `sparse_`, `orthogonal_`",
+        "`trunc_normal_`, `sparse_`, `orthogonal_`: a batched tensor within `torch.func.vmap`",
         "`RuntimeError`",
         "fills, as `randomness` says",
-        "torch's functions ask for values, or have operations without a rule for batches.",
+        "torch's functions read values, or use operations that have no rule for batches.",
         lambda case, theirs, ours: (
             case.setting.startswith("vmap")
             and case.name in ("trunc_normal_", "sparse_", "orthogonal_")
@@ -334,7 +334,7 @@ DIFFERENCES = (
         Case("trunc_normal_", Recipe((2, 6, 4)), setting="vmap, different"),
     ),
     Difference(
-        "Three dimensions or more in a layout that is no matrix (channels_last, say): `orthogonal_`",
+        "`orthogonal_`: three dimensions or more in a layout that is no matrix (channels_last, for example)",
         "`RuntimeError`",
         "fills",
         "Any strides can be filled.",
@@ -348,10 +348,10 @@ DIFFERENCES = (
         Case("orthogonal_", Recipe((6, 4, 3, 3), layout=Layout("channels last"))),
     ),
     Difference(
-        "complex32, uint16, uint32, uint64, float8, on the meta device any dtype: `eye_`",
+        "`eye_`: complex32, uint16, uint32, uint64, float8, and any dtype on the meta device",
         "`NotImplementedError`, or `ValueError`",
         "fills",
-        "It is filled with zeros and a one, as by `constant_`.",
+        "The tensor is filled with zeros and ones, as by `constant_`.",
         lambda case, theirs, ours: (
             case.name == "eye_"
             and re.match('"eye" not implemented for|Received unknown dtypes', str(theirs.outcome.error))
@@ -361,10 +361,10 @@ DIFFERENCES = (
         Case("eye_", Recipe((6, 4), torch.complex32)),
     ),
     Difference(
-        "Within `torch.func.vmap`, `torch.func.jvp` or another default device: `eye_`",
+        "`eye_`: within `torch.func.vmap`, `torch.func.jvp` or another default device",
         "`RuntimeError` or `NotImplementedError`",
         "fills",
-        "torch makes a new matrix, which has no such rule; fastinit fills the tensor.",
+        "torch makes a new matrix, for which there is no such rule. fastinit fills the tensor.",
         lambda case, theirs, ours: (
             case.name == "eye_"
             and (case.setting in ("jvp", "device") or case.setting.startswith("vmap"))
@@ -374,10 +374,10 @@ DIFFERENCES = (
         Case("eye_", Recipe((2, 6, 4)), setting="vmap, same"),
     ),
     Difference(
-        "A FakeTensor: `trunc_normal_`, `sparse_`, `dirac_`",
+        "`trunc_normal_`, `sparse_`, `dirac_`: a FakeTensor",
         "`AssertionError` or `DataDependentOutputException`",
         "does nothing, and returns the tensor",
-        "torch's functions ask for values, which there are none of.",
+        "torch's functions read values, and a FakeTensor has none.",
         lambda case, theirs, ours: (
             case.tensor.kind == "fake"
             and case.name in ("trunc_normal_", "sparse_", "dirac_")
@@ -386,10 +386,10 @@ DIFFERENCES = (
         Case("sparse_", Recipe((6, 4), kind="fake"), (0.5,)),
     ),
     Difference(
-        "A FakeTensor of a dtype that is not floating-point: `normal_`, `xavier_normal_`, `kaiming_normal_`, `sparse_`",
+        "`normal_`, `xavier_normal_`, `kaiming_normal_`, `sparse_`: a FakeTensor of a dtype that is not floating-point",
         "`RuntimeError`",
         "does nothing, and returns the tensor",
-        "FakeTensorMode takes `NotImplementedError` for the lack of a kernel, and goes on. The real call raises it.",
+        "FakeTensorMode reads `NotImplementedError` as the lack of a kernel, and goes on. The real call raises it.",
         lambda case, theirs, ours: (
             case.tensor.kind == "fake"
             and case.name in ("normal_", "xavier_normal_", "kaiming_normal_", "sparse_")
@@ -399,7 +399,7 @@ DIFFERENCES = (
         Case("normal_", Recipe((6, 4), torch.int64, kind="fake")),
     ),
     Difference(
-        "A bool as `mean`: `trunc_normal_`",
+        "`trunc_normal_`: a bool as `mean`",
         "`RuntimeError`, for some intervals",
         "fills",
         "A bool is a number, as elsewhere in torch.",
@@ -411,10 +411,10 @@ DIFFERENCES = (
         Case("trunc_normal_", SMALL, (True, 1.0, 3.0, 4.0)),
     ),
     Difference(
-        "A complex `gain`: `orthogonal_`",
+        "`orthogonal_`: a complex `gain`",
         "`RuntimeError`, after the tensor was written to",
         "`TypeError`",
-        "As for every other parameter that is complex, in torch too.",
+        "Every other complex parameter gives this error, in torch too.",
         lambda case, theirs, ours: (
             case.name == "orthogonal_"
             and "can't be cast to the desired output type" in str(theirs.outcome.error)
@@ -424,10 +424,10 @@ DIFFERENCES = (
     ),
     # What a call leaves behind.
     Difference(
-        "`sparse_` with `generator=`",
+        "`sparse_`: with `generator=`",
         "takes the places of the zeros from the default generator",
-        "takes everything from the generator that was given",
-        "It was asked for (pytorch#98200).",
+        "takes everything from the given generator",
+        "Users asked for it (pytorch#98200).",
         lambda case, theirs, ours: case.name == "sparse_" and case.generator == "CPU",
         Case("sparse_", SMALL, (0.5,), generator="CPU"),
         ("default generator",),

@@ -23,7 +23,7 @@ def markdown(results: dict[str, Any]) -> str:
         versions = run["versions"]
         changes = ", with changes" if run["dirty"] else ""
         notes.append(
-            f"Run {number}, {run['date'][:10]}, commit {run['commit'][:10]}{changes}: {', '.join(run['tests'])}. "
+            f"- Run {number}, {run['date'][:10]}, commit {run['commit'][:10]}{changes}: {', '.join(run['tests'])}. "
             f"{run['machine']['cpu']}, {run['threads']} threads ({run['fastinit']['active']['instruction_set']}); "
             f"torch {versions['torch']}, scipy {versions['scipy']}, Python {versions['python']}."
         )

@@ -20,26 +20,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) -> Iterator[Report]:
+def enabled(
+    *, strict: bool = False, call_sites: bool = False, check_ranks: ProcessGroup | None = None
+) -> Iterator[Report]:
     """Let torch's initialisation run on fastinit's kernels, in this thread until the end of the block.
 
-    That is every function of ``torch.nn.init``, however it is called, and the methods ``uniform_`` and ``normal_`` of
-    tensors. What fastinit has no kernels for is left to torch: other dtypes and devices, sparse and quantised tensors,
+    This covers every function of ``torch.nn.init``, however it is called, and the methods ``uniform_`` and ``normal_`` of
+    tensors. torch still does what fastinit has no kernels for: other dtypes and devices, sparse and quantised tensors,
     subclasses with overrides of their own, and what ``torch.compile`` and ``torch.jit.script`` have compiled. The
-    values are fastinit's, from one key of the generator for each fill; see the contract in the README.
+    values are fastinit's, from one key of the generator for each fill (see docs/contract.md).
 
     Blocks nest, and each has its own report. Other threads, and other tasks of asyncio, are not affected.
 
     Args:
-        strict: warn, once for each line of the program, of random values that torch draws itself: by these functions,
-            by other methods (``bernoulli_``) or by factories (``torch.randn``). This looks at every
+        strict: warn of random values that torch draws itself, once for each line of the program. torch may draw them by
+            these functions, by other methods (``bernoulli_``) or by factories (``torch.randn``). This looks at every
             operation of the block, which takes time.
-        check_ranks: a process group of ``torch.distributed``. At the end of the block its ranks compare what they drew
-            (function, key, shape), by one all-reduce. Every rank of the group must come there.
+        call_sites: remember where in the program each fill was called, and what else was done to memory, for
+            ``Report.check``. This also looks at every operation of the block.
+        check_ranks: a process group of ``torch.distributed``. At the end of the block, its ranks compare what they drew
+            (function, key, shape), by one all-reduce. Every rank of the group must get there.
 
     Raises:
-        RuntimeError: at the end of the block, if the ranks of ``check_ranks`` did not draw the same. It names the first
-            fill that differs.
+        RuntimeError: at the end of the block, if the ranks of ``check_ranks`` did not draw the same. The error names the
+            first fill that differs.
 
     Returns:
         A context manager that gives a ``Report`` of what was filled in the block.
@@ -51,7 +55,12 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
         >>> report.parameters(model)["weight"].function
         'kaiming_uniform_'
     """
-    report = Report(strict)
+    trace = None
+    if call_sites:
+        from fastinit._check.trace import Trace
+
+        trace = Trace()
+    report = Report(strict, trace)
     if check_ranks is not None:
         report._draws = []
     with ExitStack() as stack:
@@ -59,6 +68,8 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
         stack.callback(patch.uninstall)
         blocks.set((*open_reports(), report))
         stack.callback(_close, report)
+        if trace is not None:
+            stack.enter_context(trace.watching(lambda: thread.busy))
         if strict:
             stack.callback(watch(open_reports, lambda: thread.busy))
         yield report
@@ -77,7 +88,7 @@ def _close(report: Report) -> None:
 def enable() -> None:
     """Do what ``enabled`` does for the whole program: in all threads, until ``disable`` is called.
 
-    To call it twice is to call it once. There is no report, unless a block of ``enabled`` is opened as well.
+    A second call has no further effect. There is no report, unless a block of ``enabled`` is opened as well.
 
     Example:
         >>> import fastinit
@@ -88,5 +99,5 @@ def enable() -> None:
 
 
 def disable() -> None:
-    """End what ``enable`` began. Blocks of ``enabled`` that are open stay so."""
+    """End what ``enable`` began. Open blocks of ``enabled`` stay open."""
     patch.set_program_wide(False)

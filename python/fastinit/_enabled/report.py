@@ -16,6 +16,10 @@ from fastinit._kernels import Key
 from fastinit._parts import Part, Place, here
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastinit._check.finding import Findings
+    from fastinit._check.trace import Trace
     from fastinit.recipe import Recipe
 
 INITIALISERS: dict[str, Callable[..., Tensor]] = {
@@ -59,11 +63,11 @@ class Fill:
         """Fill a tensor with the same values again: those of ``before`` first, then its own.
 
         Args:
-            tensor: a tensor with the shape, strides and dtype of the parameter, on any device. For a part: with those
-                of what this rank holds, or a DTensor with the same placements.
+            tensor: a tensor with the shape, strides and dtype of the parameter, on any device. For a part, it has those
+                of this rank's part, or is a DTensor with the same placements.
 
         Raises:
-            ValueError: if a value came from elsewhere: it was copied from a checkpoint, or drawn by torch.
+            ValueError: if values came from elsewhere, because they were copied from a checkpoint or drawn by torch.
 
         Returns:
             ``tensor``.
@@ -98,10 +102,10 @@ class Fill:
         return tensor
 
     def matches(self, tensor: Tensor) -> bool:
-        """Whether a parameter still has the values that it was given, bit for bit; they are drawn once more for that.
+        """Return whether a parameter still has its values, bit for bit. The values are drawn once more for that.
 
-        Of a DTensor or a part, that is what this rank holds.
-        ``orthogonal_`` multiplies matrices, and gives the same bits on the same machine and number of threads only.
+        For a DTensor or a part, this rank's part counts.
+        ``orthogonal_`` multiplies matrices, so it gives the same bits on the same kind of machine only.
         """
         local = here(tensor)[0].detach()
         again = torch.empty_strided(local.shape, local.stride(), dtype=local.dtype, device=local.device)
@@ -166,7 +170,7 @@ class Unnamed:
 class Report:
     """What was filled in the block of a ``with fastinit.enabled() as report``.
 
-    ``print(report)`` shows a table. Tensors are not kept alive by it, and what it knows of their memory goes with them.
+    ``print(report)`` shows a table. It keeps no tensor alive, and what it knows of a tensor's memory goes with it.
 
     Attributes:
         functions: a ``Row`` for each function that was called, by name.
@@ -184,8 +188,9 @@ class Report:
         {'mean': 0.0, 'std': 1.0}
     """
 
-    def __init__(self, strict: bool = False) -> None:
+    def __init__(self, strict: bool = False, trace: Trace | None = None) -> None:
         self.strict = strict
+        self._trace = trace  # of a block with ``call_sites=True``
         self._open = True  # its block is
         self._draws: list[Draw] | None = None  # where ranks are to be compared
         self.functions: dict[str, Row] = {}
@@ -195,7 +200,7 @@ class Report:
 
     def __getstate__(self) -> dict[str, Any]:
         """The table and the places. What is known of memory stays with the memory: a copy has no parameters."""
-        return self.__dict__ | {"_memory": None, "_open": False}
+        return self.__dict__ | {"_memory": None, "_open": False, "_trace": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_memory": WeakKeyDictionary()}
@@ -215,11 +220,11 @@ class Report:
         return Row(*map(sum, zip(*rows, strict=True)))
 
     def parameters(self, module: nn.Module) -> dict[str, Fill | None]:
-        """The last fill of each parameter of a module.
+        """Return the last fill of each parameter of a module.
 
-        A fill of a part of a parameter (a padding row) says so and has the fills under it in ``before``. Arithmetic in
-        place and assignments to slices are not seen: ``Fill.matches`` tells. A parameter whose memory was given up
-        since, by a conversion to another dtype or device, counts as not filled.
+        A fill of a part of a parameter (a padding row) says so, and has the fills under it in ``before``. Arithmetic in
+        place and assignments to slices are not seen, but ``Fill.matches`` notices them. A parameter whose memory was given
+        up since (by a conversion to another dtype or device) counts as not filled.
 
         Args:
             module: the module.
@@ -236,10 +241,10 @@ class Report:
         return _with_numbers(self._last(tensor))
 
     def recipe(self, module: nn.Module) -> Recipe:
-        """How each parameter and buffer of a module was made, to be saved, replayed and verified.
+        """Return how each parameter and buffer of a module was made, to be saved, replayed and verified.
 
-        A tensor whose last fill does not give its bits (something computed it, or a checkpoint brought it) is in the recipe with
-        its values. Each tensor is drawn once for that.
+        If the last fill of a tensor does not give its bits (because something computed it, or a checkpoint brought it), the
+        recipe has its values. Each tensor is drawn once to find out.
 
         Args:
             module: the module.
@@ -250,6 +255,86 @@ class Report:
         from fastinit.recipe import Recipe  # which is made of fills
 
         return Recipe._of_report(self, module)
+
+    def check(self, module: nn.Module) -> Findings:
+        """Return what is wrong with the initialisation of a module: a list of findings, the worst first.
+
+        A block of ``enabled(call_sites=True)`` tells more: which parameters nothing filled, what was drawn twice, and where in
+        the program. The parameters' values are read once. Those of random fills are drawn again and compared.
+        ``docs/check.md`` has all findings, and their limits.
+
+        Args:
+            module: the module.
+
+        Returns:
+            A list of ``Finding``. ``print`` shows it as text of at most 100 columns.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled(call_sites=True) as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            ...     layer.scale = torch.nn.Parameter(torch.empty(20))
+            >>> [(finding.kind, finding.names) for finding in report.check(layer)]
+            [('never-filled', ('scale',))]
+        """
+        from fastinit._check import check, subject
+
+        return check.check(subject.from_report(self, module))
+
+    def plot(self, path: str | Path, module: nn.Module) -> None:
+        """Draw a picture of a module's initialisation: deviations and ranges by depth, what was drawn twice, histograms.
+
+        Args:
+            path: the file to write. matplotlib, which must be installed, takes the format from its name.
+            module: the module.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled() as report:
+            ...     model = torch.nn.TransformerEncoderLayer(64, 4)
+            >>> report.plot("model.png", model)  # doctest: +SKIP
+        """
+        from fastinit._check import subject
+        from fastinit._check.plot import plot
+
+        plot(path, subject.from_report(self, module))
+
+    def to_json(self, module: nn.Module | None = None) -> str:
+        """Return the report as JSON: the table and, for a module, what gave each parameter its values, and the findings.
+
+        Args:
+            module: the module, or None for the table alone.
+
+        Example:
+            >>> import fastinit, json, torch
+            >>> with fastinit.enabled() as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            >>> round(json.loads(report.to_json(layer))["parameters"]["weight"]["std"], 3)
+            0.105
+        """
+        from fastinit._check import text
+
+        return text.report_json(self, module)
+
+    def to_markdown(self, module: nn.Module | None = None) -> str:
+        """Return the report as Markdown: the table and, for a module, a table of its fills, and the findings.
+
+        Args:
+            module: the module, or None for the table alone.
+
+        Example:
+            >>> import fastinit, torch
+            >>> with fastinit.enabled() as report:
+            ...     layer = torch.nn.Linear(30, 20)
+            >>> print(report.to_markdown().splitlines()[0])
+            | function | calls | elements | drawn again | MiB | seconds |
+        """
+        from fastinit._check import text
+
+        return text.report_markdown(self, module)
 
     def _last(self, parameter: Tensor) -> Fill | None:
         try:
@@ -296,6 +381,8 @@ class Report:
         row.bytes += elements * size
         row.seconds += seconds
         row.redrawn += drawn // size
+        if self._trace is not None and elements > 0:
+            self._trace.filled(function, arguments, tensor, place, key, seconds, random)
 
     def _remember(
         self,
