@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,30 @@ extern "C" void* opened(const std::shared_ptr<int>& p) {
 
 def test_names() -> None:
     assert extension.module_name("2.13.1+cpu") == extension.module_name("2.13.0a0+git12") == "_C_2_13"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="not in a clone")
+def test_the_sources_are_complete(tmp_path: Path) -> None:
+    """All that git knows, but for what is about git and CI, and nothing that was built."""
+    command = [
+        sys.executable,
+        "setup.py",
+        "-q",
+        "egg_info",
+        "--egg-base",
+        str(tmp_path),
+        "sdist",
+        "-d",
+        str(tmp_path),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("torch_fastinit-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        inside = {name.partition("/")[2] for name in opened.getnames()}
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    tracked = {name for name in listing.splitlines() if (ROOT / name).exists()}
+    assert tracked - inside == {name for name in tracked if name.startswith((".ci/", ".git"))}
+    assert not {name for name in inside if name.endswith((".so", ".o", ".pyc"))}
 
 
 # ---------------------------------------------------------------------------------------------------------------
