@@ -54,6 +54,7 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
     report = Report(strict)
     if check_ranks is not None:
         report._draws = []
+        report._log.simple = False
     with ExitStack() as stack:
         patch.install()
         stack.callback(patch.uninstall)

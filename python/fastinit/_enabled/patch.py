@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -29,7 +31,7 @@ from torch.overrides import (
 )
 from torch.utils._device import DeviceContext
 
-from fastinit import init
+from fastinit import _C, init
 from fastinit._enabled.fill import blocks, fill, open_reports, record, thread
 from fastinit._enabled.report import INITIALISERS
 from fastinit._enabled.strict import fell_through
@@ -90,28 +92,38 @@ def copy_of(function: FunctionType) -> FunctionType:
     return other
 
 
-def substitute(name: str, function: FunctionType) -> CodeType:
-    """Code with the function's own signature and place in its file, which calls ``run``.
+QUICK = "fastinit's quick call"  # in the text of a substitute, what is put there later
 
-    It imports what it needs, for its globals are those of the module that the function is from. A key is passed on in the
-    place of the generator, which comes last.
+
+def substitute(name: str, function: FunctionType, quick: Any) -> CodeType:
+    """Code with the function's own signature and place in its file, which calls ``quick``, or else ``run``.
+
+    It imports what it needs, for its globals are those of the module that the function is from; all of these have ``torch``.
+    A key is passed on in the place of the generator, which comes last. ``quick`` is a constant of the code: to look it up
+    would cost as much as to fill. A compiler that traces the code cannot look at such a constant, and does not come there.
     """
     names = ", ".join(inspect.signature(function).parameters)
-    text = f"def substitute({names}):\n from fastinit._enabled.patch import run\n"
+    text = f"def substitute({names}):\n"
+    if quick is not None:
+        text += f" if not torch.compiler.is_dynamo_compiling():\n  return {QUICK!r}({names})\n"
+    text += " from fastinit._enabled.patch import run\n"
     if names.endswith(", generator, key"):
         text += " from fastinit._kernels import source_of\n generator = source_of(tensor, generator, key)\n"
     text += f" return run({name!r}, {names.removesuffix(', key')})"
     space: dict[str, FunctionType] = {}
-    exec(text, space)
-    own = function.__code__
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # a string is no function
+        exec(text, space)
+    own, code = function.__code__, space["substitute"].__code__
     changes: dict[str, Any] = {
         "co_name": own.co_name,
         "co_filename": own.co_filename,
         "co_firstlineno": own.co_firstlineno,
+        "co_consts": tuple(quick if constant == QUICK else constant for constant in code.co_consts),
     }
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = own.co_qualname
-    return space["substitute"].__code__.replace(**changes)
+    return code.replace(**changes)
 
 
 def prepare() -> dict[str, Function]:
@@ -124,13 +136,16 @@ def prepare() -> dict[str, Function]:
         if not isinstance(public, FunctionType) or public.__code__.co_freevars:
             continue  # another library has put something else there
         _, *rest = inspect.signature(public).parameters
-        ours = copies[name.removeprefix("fastinit.")]
+        label = name.removeprefix("fastinit.")
+        ours = copies[label]
+        parameters = tuple(parameter for parameter in rest if parameter not in ("generator", "key"))
+        quick = None if "key" in rest else _C.quick(label, parameters, partial(run, name))
         found[name] = Function(
             public=public,
             original=copy_of(public) if name in NAMES else ours,
             ours=ours,
-            substitute=substitute(name, public),
-            parameters=tuple(parameter for parameter in rest if parameter not in ("generator", "key")),
+            substitute=substitute(name, public, quick),
+            parameters=parameters,
             random="generator" in rest,
             hands_on=bool({"handle_torch_function", "_override"} & {*public.__code__.co_names}),
             warns_when_empty="kaiming" in name,
@@ -332,3 +347,4 @@ def set_program_wide(wanted: bool) -> None:
         if program_wide != wanted:
             (install if wanted else uninstall)()
             program_wide = wanted
+            _C.set_program_wide(wanted)
