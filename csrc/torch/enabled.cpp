@@ -72,10 +72,9 @@ bool plain_circumstances() {
 // A tensor in the memory of the CPU, and neither a subclass nor a view that changes what is read.
 bool plain(PyObject* object) {
   if (!THPVariable_CheckExact(object)) return false;
-  static const uint64_t keys =
-      (c10::DispatchKeySet(c10::DispatchKey::CPU) | c10::DispatchKeySet(c10::DispatchKey::ADInplaceOrView) |
-       c10::DispatchKeySet(c10::DispatchKey::AutogradCPU))
-          .raw_repr();
+  static const uint64_t keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView,
+                                                    c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU})
+                                   .raw_repr();
   const Tensor& tensor = THPVariable_Unpack(object);
   return (tensor.key_set().raw_repr() & ~keys) == 0 && tensor.numel() > 0;
 }
