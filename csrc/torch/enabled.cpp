@@ -11,6 +11,9 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <structmember.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -69,12 +72,13 @@ bool plain_circumstances() {
          !at::hasCallbacks();
 }
 
-// A tensor in the memory of the CPU, and neither a subclass nor a view that changes what is read.
+// A tensor in the memory of the CPU or a GPU, and neither a subclass nor a view that changes what is read.
 bool plain(PyObject* object) {
   if (!THPVariable_CheckExact(object)) return false;
-  static const uint64_t keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView,
-                                                    c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU})
-                                   .raw_repr();
+  using enum c10::DispatchKey;
+  static const uint64_t keys =
+      c10::DispatchKeySet({CPU, CUDA, ADInplaceOrView, AutogradCPU, AutogradCUDA, AutocastCPU, AutocastCUDA})
+          .raw_repr();
   const Tensor& tensor = THPVariable_Unpack(object);
   return (tensor.key_set().raw_repr() & ~keys) == 0 && tensor.numel() > 0;
 }
@@ -295,20 +299,19 @@ class Filling {
   at::Scalar value_;
 };
 
+using Clock = std::chrono::steady_clock;
+
 struct RecordHere : Record {
   RecordHere() { open(); }
   ~RecordHere() { close(); }
 };
 
-// Whether the call was simple, and is done.
-bool simple(const Function& function, PyObject* const* given, Py_ssize_t count) {
-  const Entry& entry = function.entry;
-  if (count != entry.arguments + 1 + entry.random || !plain_circumstances() || !plain(given[0])) return false;
-  Logs logs;
-  if (!logs.find()) return false;
-  Filling filling(function, given);
-  if (!filling.read()) return false;
-  using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Draws, and tells the logs, unless the checks refuse it.
+bool fill(Filling& filling, const Logs& logs) {
   const Clock::time_point start = logs.count > 0 ? Clock::now() : Clock::time_point();
   RecordHere record;
   try {
@@ -319,17 +322,27 @@ bool simple(const Function& function, PyObject* const* given, Py_ssize_t count) 
     return false;
   }
   if (logs.count > 0) {
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    for (size_t i = 0; i < logs.count; ++i)
+    const double seconds = seconds_since(start);
+    for (size_t i = 0; i < logs.count; ++i) {
       logs.logs[i]->add(filling.call(record.key), filling.tensor(), seconds);
+    }
   }
   return true;
 }
 
-PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) try {
-  const auto& function = *static_cast<const Function*>(PyCapsule_GetPointer(self, nullptr));
-  if (simple(function, given, count)) return Py_NewRef(given[0]);
-  return PyObject_Vectorcall(function.otherwise.ptr(), given, static_cast<size_t>(count), nullptr);
+// Whether the call was simple, and is done.
+bool simple(const Function& function, PyObject* const* given, Py_ssize_t count) {
+  const Entry& entry = function.entry;
+  if (count != entry.arguments + 1 + entry.random || !plain_circumstances() || !plain(given[0])) return false;
+  Logs logs;
+  if (!logs.find()) return false;
+  Filling filling(function, given);
+  return filling.read() && fill(filling, logs);
+}
+
+template <class F>
+PyObject* with_errors(const F& f) try {
+  return f();
 } catch (py::error_already_set& error) {
   error.restore();
   return nullptr;
@@ -338,24 +351,208 @@ PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) try {
   return nullptr;
 }
 
-py::object quick(const std::string& name, const py::tuple& names, const py::object& otherwise) {
+PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) {
+  return with_errors([&] {
+    const auto& function = *static_cast<const Function*>(PyCapsule_GetPointer(self, nullptr));
+    if (simple(function, given, count)) return Py_NewRef(given[0]);
+    return PyObject_Vectorcall(function.otherwise.ptr(), given, static_cast<size_t>(count), nullptr);
+  });
+}
+
+const Entry* entry_of(const std::string& name, const py::tuple& names) {
   for (const Entry& entry : entries) {
-    if (name != entry.name || static_cast<Py_ssize_t>(names.size()) != entry.arguments) continue;
-    PyObject* label = PyUnicode_InternFromString(entry.name);
-    // For as long as the program runs, as functions do whose code is exchanged.
-    auto* const function = new Function{entry, py::reinterpret_steal<py::object>(label), names, otherwise};
-    static PyMethodDef definition{"quick", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
-                                  METH_FASTCALL, nullptr};
-    const py::capsule capsule(function);
-    return py::reinterpret_steal<py::object>(PyCFunction_NewEx(&definition, capsule.ptr(), nullptr));
+    if (name == entry.name && static_cast<Py_ssize_t>(names.size()) == entry.arguments) return &entry;
   }
-  return py::none();
+  return nullptr;
+}
+
+py::object interned(const std::string& text) {
+  return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text.c_str()));
+}
+
+py::object quick(const std::string& name, const py::tuple& names, const py::object& otherwise) {
+  const Entry* const entry = entry_of(name, names);
+  if (entry == nullptr) return py::none();
+  // For as long as the program runs, as functions do whose code is exchanged.
+  auto* const function = new Function{*entry, interned(name), names, otherwise};
+  static PyMethodDef definition{"quick", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
+                                METH_FASTCALL, nullptr};
+  const py::capsule capsule(function);
+  return py::reinterpret_steal<py::object>(PyCFunction_NewEx(&definition, capsule.ptr(), nullptr));
+}
+
+// ---- The methods ----------------------------------------------------------------------------------------------------
+
+enum class Recorded { draw, zero, fill, copy, clone };
+
+// What stands in front of a method of tensors: a descriptor, like the method itself. Python calls it without binding it first.
+// What is not simple is for `otherwise`, a descriptor in Python.
+struct Method {
+  PyObject_HEAD vectorcallfunc vectorcall;
+  Recorded kind;
+  Function*
+      function;  // what is drawn, or recorded; `otherwise` is null for a method that somebody has replaced
+  PyObject* inherited;  // torch's own
+  PyObject *otherwise, *name;
+};
+
+// The arguments of a drawing method, in the order of the function's. Keywords are those of torch's method.
+bool arranged(const Method& method, PyObject* const* given, Py_ssize_t count, PyObject* keywords,
+              std::array<PyObject*, 4>& arguments) {
+  static PyObject *const zero = PyFloat_FromDouble(0), *const one = PyFloat_FromDouble(1);
+  const bool uniform = method.function->entry.kind == Kind::uniform;
+  if (count < 1 || count > 3) return false;
+  arguments = {given[0], nullptr, nullptr, Py_None};
+  for (Py_ssize_t i = 1; i < count; ++i) arguments[static_cast<size_t>(i)] = given[i];
+  const Py_ssize_t named_ones = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+  for (Py_ssize_t i = 0; i < named_ones; ++i) {
+    PyObject* const keyword = PyTuple_GET_ITEM(keywords, i);
+    const auto is = [&](const char* text) { return PyUnicode_CompareWithASCIIString(keyword, text) == 0; };
+    const size_t place = is(uniform ? "from" : "mean") ? 1
+                         : is(uniform ? "to" : "std")  ? 2
+                         : is("generator")             ? 3
+                                                       : 0;
+    if (place == 0 || (place < 3 && arguments[place] != nullptr)) return false;
+    arguments[place] = given[count + i];
+  }
+  if (arguments[1] == nullptr) arguments[1] = zero;
+  if (arguments[2] == nullptr) arguments[2] = one;
+  return true;
+}
+
+// The result, or null if the call is not simple.
+PyObject* simple(const Method& method, PyObject* const* given, size_t flags, PyObject* keywords) {
+  const Py_ssize_t count = PyVectorcall_NARGS(flags);
+  if (method.function == nullptr || count < 1 || !plain_circumstances() || !plain(given[0])) return nullptr;
+  Logs logs;
+  if (!logs.find()) return nullptr;
+  const Tensor& self = THPVariable_Unpack(given[0]);
+  if (method.kind == Recorded::draw) {
+    std::array<PyObject*, 4> arguments;
+    if ((self.requires_grad() && at::GradMode::is_enabled()) ||
+        !arranged(method, given, count, keywords, arguments)) {
+      return nullptr;
+    }
+    Filling filling(*method.function, arguments.data());
+    return filling.read() && fill(filling, logs) ? Py_NewRef(given[0]) : nullptr;
+  }
+  const auto torchs = [&] { return PyObject_Vectorcall(method.inherited, given, flags, keywords); };
+  const auto known = [&](const Tensor& tensor) {
+    return std::any_of(logs.logs.begin(), logs.logs.begin() + logs.count,
+                       [&](const Log* log) { return log->knows(tensor); });
+  };
+  if (logs.count == 0) return torchs();
+  if (method.kind == Recorded::clone) return known(self) ? nullptr : torchs();
+  if (keywords != nullptr && PyTuple_GET_SIZE(keywords) > 0) return nullptr;
+  double value = 0;
+  if (method.kind == Recorded::fill && (count != 2 || !number(given[1], value))) return nullptr;
+  if (method.kind == Recorded::copy &&
+      (count != 2 || !plain(given[1]) || known(THPVariable_Unpack(given[1])))) {
+    return nullptr;
+  }
+  const Clock::time_point start = Clock::now();
+  PyObject* const result = torchs();
+  if (result == nullptr) throw py::error_already_set();
+  const double seconds = seconds_since(start);
+  for (size_t i = 0; i < logs.count; ++i) {
+    Call call{method.function->name, method.function->names, {}, {}, false, {}, {}};
+    if (method.kind == Recorded::fill) call.arguments[0] = py::reinterpret_borrow<py::object>(given[1]);
+    logs.logs[i]->add(std::move(call), self, seconds);
+  }
+  return result;
+}
+
+PyObject* call_method(PyObject* self, PyObject* const* given, size_t flags, PyObject* keywords) {
+  return with_errors([&]() -> PyObject* {
+    const auto& method = *reinterpret_cast<const Method*>(self);
+    PyObject* const result = simple(method, given, flags, keywords);
+    if (result != nullptr || PyErr_Occurred() != nullptr) return result;
+    if (PyVectorcall_NARGS(flags) < 1) throw py::type_error("a method of tensors takes a tensor");
+    const auto bound = py::reinterpret_steal<py::object>(PyObject_CallMethod(
+        method.otherwise, "__get__", "OO", given[0], reinterpret_cast<PyObject*>(Py_TYPE(given[0]))));
+    if (!bound) throw py::error_already_set();
+    const size_t rest = static_cast<size_t>(PyVectorcall_NARGS(flags)) - 1;
+    return PyObject_Vectorcall(bound.ptr(), given + 1, rest, keywords);
+  });
+}
+
+PyObject* get_method(PyObject* self, PyObject* tensor, PyObject* kind) {
+  return with_errors([&]() -> PyObject* {
+    const auto& method = *reinterpret_cast<const Method*>(self);
+    if (tensor != nullptr && tensor != Py_None && method.function != nullptr && plain_circumstances() &&
+        plain(tensor) && Logs().find()) {
+      return PyMethod_New(self, tensor);
+    }
+    return PyObject_CallMethod(method.otherwise, "__get__", "OO", tensor == nullptr ? Py_None : tensor,
+                               kind == nullptr ? Py_None : kind);
+  });
+}
+
+// Its arguments: the method's name; the names of a drawing function's arguments, or None if it is only recorded; torch's own method;
+// the descriptor in Python; whether simple calls are done here.
+PyObject* new_method(PyTypeObject* type, PyObject* arguments, PyObject*) {
+  return with_errors([&]() -> PyObject* {
+    const auto [name, names, inherited, otherwise, simply] =
+        py::reinterpret_borrow<py::object>(arguments)
+            .cast<std::tuple<std::string, py::tuple, py::object, py::object, bool>>();
+    auto* const method = reinterpret_cast<Method*>(type->tp_alloc(type, 0));
+    if (method == nullptr) throw py::error_already_set();
+    method->vectorcall = call_method;
+    const Entry* const drawing = entry_of(name, names);
+    method->kind = drawing != nullptr && drawing->random ? Recorded::draw
+                   : name == "zero_"                     ? Recorded::zero
+                   : name == "fill_"                     ? Recorded::fill
+                   : name == "copy_"                     ? Recorded::copy
+                                                         : Recorded::clone;
+    method->function =
+        simply ? new Function{drawing != nullptr ? *drawing : Entry{}, interned("Tensor." + name), names, {}}
+               : nullptr;
+    method->inherited = py::object(inherited).release().ptr();
+    method->otherwise = py::object(otherwise).release().ptr();
+    method->name = py::str(name).release().ptr();
+    return reinterpret_cast<PyObject*>(method);
+  });
+}
+
+void delete_method(PyObject* self) {
+  auto* const method = reinterpret_cast<Method*>(self);
+  delete method->function;
+  Py_XDECREF(method->inherited);
+  Py_XDECREF(method->otherwise);
+  Py_XDECREF(method->name);
+  PyTypeObject* const type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+template <class F>
+void* slot(F* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+PyObject* method_type() {
+  static PyMemberDef members[] = {
+      {"__vectorcalloffset__", T_PYSSIZET, offsetof(Method, vectorcall), READONLY, nullptr},
+      {"__name__", T_OBJECT, offsetof(Method, name), READONLY, nullptr},
+      {"otherwise", T_OBJECT, offsetof(Method, otherwise), READONLY, nullptr},
+      {nullptr, 0, 0, 0, nullptr}};
+  static PyType_Slot slots[] = {{Py_tp_new, slot(new_method)},
+                                {Py_tp_dealloc, slot(delete_method)},
+                                {Py_tp_descr_get, slot(get_method)},
+                                {Py_tp_call, slot(PyVectorcall_Call)},
+                                {Py_tp_members, static_cast<void*>(members)},
+                                {0, nullptr}};
+  static PyType_Spec spec{"fastinit._C.Method", sizeof(Method), 0,
+                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
+                          slots};
+  return PyType_FromSpec(&spec);
 }
 
 }  // namespace
 
 void define_enabled(py::module_& m) {
   log_name = PyUnicode_InternFromString("_log");
+  m.add_object("Method", py::reinterpret_steal<py::object>(method_type()));
   m.def("quick", quick, "name"_a, "names"_a, "otherwise"_a);
   m.def("set_blocks", [](const py::object& variable) { blocks = py::object(variable).release().ptr(); });
   m.def("set_program_wide", [](bool on) { program_wide = on; });

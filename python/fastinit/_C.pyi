@@ -100,6 +100,14 @@ class Log:
 def quick(name: str, names: tuple[str, ...], otherwise: Callable[..., Any]) -> Callable[..., Any] | None:
     """A function that does simple calls of an initialiser, and leaves the others to ``otherwise``; None if there is none."""
 
+class Method:
+    """A descriptor in front of a method of tensors, which does simple calls and asks ``otherwise`` about the others."""
+
+    otherwise: Any
+    def __init__(
+        self, name: str, parameters: tuple[str, ...], inherited: Any, otherwise: Any, simple: bool, /
+    ) -> None: ...
+
 def set_blocks(variable: ContextVar[Any]) -> None: ...
 def set_program_wide(on: bool) -> None: ...
 def set_named(on: bool) -> None: ...

@@ -182,7 +182,13 @@ MISSING: Any = object()
 
 
 class Method:
-    """A descriptor in front of a method of tensors. What stands there for a while is a copy, which knows what it covers."""
+    """A descriptor in front of a method of tensors.
+
+    What stands there for a while is a ``_C.Method``, which does what is simple, and else asks a copy of this, which knows what
+    it covers.
+    """
+
+    parameters: tuple[str, ...] = ()
 
     def __init__(self, name: str) -> None:
         self.name = self.__name__ = name  # torch.compile asks bound methods for the latter
@@ -191,20 +197,23 @@ class Method:
 
     def install(self) -> None:
         there = Tensor.__dict__.get(self.name, MISSING)
-        if not isinstance(there, Method):  # one may be left, of a block that ended while something covered it
+        if not isinstance(
+            there, _C.Method
+        ):  # one may be left, of a block that ended while something covered it
             mine = copy(self)
             mine.beneath = there
-            setattr(Tensor, self.name, mine)
+            simple = there is MISSING
+            setattr(Tensor, self.name, _C.Method(self.name, self.parameters, self.inherited, mine, simple))
 
     def uninstall(self) -> None:
         """Put back what was there, unless it was deleted or covered meanwhile: then that counts."""
         there = Tensor.__dict__.get(self.name)
-        if not isinstance(there, Method):
+        if not isinstance(there, _C.Method):
             return
-        if there.beneath is MISSING:
+        if there.otherwise.beneath is MISSING:
             delattr(Tensor, self.name)
         else:
-            setattr(Tensor, self.name, there.beneath)
+            setattr(Tensor, self.name, there.otherwise.beneath)
 
     def without(self, tensor: Any, kind: Any) -> Any:
         """What the look-up would find if this were not here."""
@@ -230,6 +239,10 @@ class Method:
 
 class Recorded(Method):
     """``zero_``, ``fill_`` and ``copy_``, which torch goes on doing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.parameters = ("value",) if name == "fill_" else ()
 
     def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         start = perf_counter()
@@ -262,6 +275,7 @@ class Drawing(Method):
     def __init__(self, name: str, read: Callable[..., dict[str, float]], names: dict[str, str]) -> None:
         super().__init__(name)
         self.read, self.names = read, names
+        self.parameters = tuple(names.values())
 
     def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if (tensor.requires_grad and torch.is_grad_enabled()) or not all(  # autograd's business, or an error
