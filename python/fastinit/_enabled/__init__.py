@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from fastinit._enabled import equivalents as _equivalents
+from fastinit._enabled import factories as _factories
 from fastinit._enabled import patch
 from fastinit._enabled.fill import blocks, open_reports, thread
 from fastinit._enabled.report import Report
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) -> Iterator[Report]:
+def enabled(
+    *,
+    strict: bool = False,
+    check_ranks: ProcessGroup | None = None,
+    equivalents: bool = True,
+    factories: bool = False,
+) -> Iterator[Report]:
     """Let torch's initialisation run on fastinit's kernels, in this thread until the end of the block.
 
     That is every function of ``torch.nn.init``, however it is called, and the methods ``uniform_`` and ``normal_`` of
@@ -36,6 +44,10 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
             operation of the block, which takes time.
         check_ranks: a process group of ``torch.distributed``. At the end of the block its ranks compare what they drew
             (function, key, shape), by one all-reduce. Every rank of the group must come there.
+        equivalents: whether known functions of other libraries are exchanged too, such as timm's ``trunc_normal_``; see
+            ``fastinit.equivalents``.
+        factories: whether ``torch.rand``, ``randn``, ``rand_like``, ``randn_like`` and ``normal`` draw fastinit's values too,
+            where they are called as attributes of ``torch``.
 
     Raises:
         RuntimeError: at the end of the block, if the ranks of ``check_ranks`` did not draw the same. It names the first
@@ -52,12 +64,16 @@ def enabled(*, strict: bool = False, check_ranks: ProcessGroup | None = None) ->
         'kaiming_uniform_'
     """
     report = Report(strict)
+    report._with_equivalents, report._with_factories = equivalents, factories
     if check_ranks is not None:
         report._draws = []
         report._log.simple = False
     with ExitStack() as stack:
         patch.install()
         stack.callback(patch.uninstall)
+        if factories:
+            _factories.install()
+            stack.callback(_factories.uninstall)
         blocks.set((*open_reports(), report))
         stack.callback(_close, report)
         if strict:
@@ -75,16 +91,20 @@ def _close(report: Report) -> None:
     blocks.set(tuple(other for other in blocks.get() if other is not report))
 
 
-def enable() -> None:
+def enable(*, equivalents: bool = True) -> None:
     """Do what ``enabled`` does for the whole program: in all threads, until ``disable`` is called.
 
     To call it twice is to call it once. There is no report, unless a block of ``enabled`` is opened as well.
+
+    Args:
+        equivalents: as for ``enabled``.
 
     Example:
         >>> import fastinit
         >>> fastinit.enable()
         >>> fastinit.disable()
     """
+    _equivalents.program_wide = equivalents
     patch.set_program_wide(True)
 
 

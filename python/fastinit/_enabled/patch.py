@@ -95,8 +95,8 @@ def copy_of(function: FunctionType) -> FunctionType:
 QUICK = "fastinit's quick call"  # in the text of a substitute, what is put there later
 
 
-def substitute(name: str, function: FunctionType, quick: Any) -> CodeType:
-    """Code with the function's own signature and place in its file, which calls ``quick``, or else ``run``.
+def substitute(name: str, function: FunctionType, quick: Any = None, module: str = __name__) -> CodeType:
+    """Code with the function's own signature and place in its file, which calls ``quick``, or else the module's ``run``.
 
     It imports what it needs, for its globals are those of the module that the function is from; all of these have ``torch``.
     A key is passed on in the place of the generator, which comes last. ``quick`` is a constant of the code: to look it up
@@ -106,7 +106,7 @@ def substitute(name: str, function: FunctionType, quick: Any) -> CodeType:
     text = f"def substitute({names}):\n"
     if quick is not None:
         text += f" if not torch.compiler.is_dynamo_compiling():\n  return {QUICK!r}({names})\n"
-    text += " from fastinit._enabled.patch import run\n"
+    text += f" from {module} import run\n"
     if names.endswith(", generator, key"):
         text += " from fastinit._kernels import source_of\n generator = source_of(tensor, generator, key)\n"
     text += f" return run({name!r}, {names.removesuffix(', key')})"
@@ -330,6 +330,7 @@ METHODS: dict[str, Method] = {
 # ---- On and off --------------------------------------------------------------------------------------------
 
 functions = prepare()
+others: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what else is exchanged, and put back
 users = 0  # blocks that are open, in all threads, and one for the whole program
 
 
@@ -342,6 +343,8 @@ def install() -> None:
                 function.public.__code__ = function.substitute
             for method in METHODS.values():
                 method.install()
+            for begin, _ in others:
+                begin()
 
 
 def uninstall() -> None:
@@ -353,6 +356,8 @@ def uninstall() -> None:
                 function.public.__code__ = function.original.__code__
             for method in METHODS.values():
                 method.uninstall()
+            for _, end in others:
+                end()
 
 
 def set_program_wide(wanted: bool) -> None:

@@ -172,6 +172,7 @@ class Report:
     Attributes:
         functions: a ``Row`` for each function that was called, by name.
         fallthrough: where torch drew random values itself; ``enabled(strict=True)`` looks for that.
+        equivalents: how often functions of other libraries were exchanged, by name, and what the block takes of torch's factories.
         unnamed: where tensors that have no name took their keys from the generator in a block of ``keys_by_name``.
 
     Example:
@@ -190,6 +191,8 @@ class Report:
         self._draws: list[Draw] | None = None  # where ranks are to be compared
         self._log = Log()
         self._rows: dict[str, Row] = {}  # of a copy, which has a log of its own
+        self.equivalents: dict[str, int] = {}
+        self._with_equivalents = self._with_factories = True
         self._fallthrough: dict[tuple[str, str, int], Fallthrough] = {}
         self._unnamed: dict[tuple[str, str, int], Unnamed] = {}
 
@@ -325,6 +328,10 @@ class Report:
         entry.calls += 1
         return entry.calls == 1
 
+    def _stood_in(self, name: str) -> None:
+        """Note a call of another library's function that fastinit did."""
+        self.equivalents[name] = self.equivalents.get(name, 0) + 1
+
     def _took_key(self, function: str, filename: str, line: int) -> None:
         """Note a fill without a name where fills have keys by name."""
         place = (function, filename, line)
@@ -344,6 +351,8 @@ class Report:
                 f"{name:{width}} {row.calls:9,} {row.elements:15,} {row.redrawn:15,} "
                 f"{row.bytes / 2**20:11,.1f} {row.seconds:10.4f}"
             )
+        for name, calls in self.equivalents.items():
+            yield f"exchanged, {calls}×: {name}"
         for fell in self.fallthrough:
             why = f": {fell.reason}" if fell.reason else ""
             yield f"drawn by torch, {fell.calls}×: {fell.function} at {fell.filename}:{fell.line}{why}"
