@@ -1,8 +1,8 @@
 """Functions of other libraries that are exchanged as torch's own are: what ``enabled`` knows of them.
 
-Many libraries carry a ``trunc_normal_`` of their own: a uniform fill, the inverse error function, and three more passes. A function
-counts if its module and its name are known, and if it looks as it did when it was compared with what stands in for it. So the next
-release of a library may change it; then it is left alone. ``docs/equivalents.md`` has the table.
+Many libraries carry a ``trunc_normal_`` of their own: a uniform fill, the inverse error function, and three more passes.
+A function counts if its module and its name are known, and if it looks as it did when it was compared with what stands in
+for it. A release that changes it is left alone. ``docs/equivalents.md`` has the table.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
         16 hexadecimal digits.
 
     Example:
+        >>> import torch
         >>> from fastinit import fingerprint
         >>> fingerprint(torch.nn.init.xavier_uniform_) == fingerprint(torch.nn.init.xavier_normal_)
         False
@@ -88,7 +89,11 @@ def shape(node: Any) -> str:
         return repr(node)
     parts = []
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            name == "body"
+            and isinstance(node, ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             value = value[1:]
         if name not in NOT_DONE and value is not None and value != []:
             parts.append(f"{name}={shape(value)}")
@@ -122,12 +127,16 @@ class Equivalent:
         return f"{self.module}.{self.name}"
 
 
-def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
     """N(mean, std²) within [a, b]."""
     return init.trunc_normal_(tensor, mean, std, a, b)
 
 
-def trunc_normal_tf_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+def trunc_normal_tf_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
     """The standard normal within [a, b], then scaled by std and moved by mean."""
     low, high = sorted((a * std + mean, b * std + mean))
     return init.trunc_normal_(tensor, mean, std, low, high)
@@ -157,15 +166,15 @@ def register_equivalent(
 ) -> Equivalent:
     """Let ``enabled`` exchange a function for one that does the same by fastinit's functions.
 
-    In a block, a call of ``function`` calls ``stand_in`` with the same arguments. If that refuses before anything is drawn or written,
-    what was there is called. It must give the same distribution: that is for you to test.
+    In a block, a call of ``function`` calls ``stand_in`` with the same arguments. If that refuses before anything is drawn or
+    written, what was there is called. It must give the same distribution: that is for you to test.
 
     Args:
         function: the function, whose first argument is the tensor to fill; or where it is, ``"module:name"``, which may be
             imported later.
         stand_in: takes the same arguments.
-        fingerprints: what the function may look like, as ``fingerprint`` tells. Without: as it looks now, or, if it is told by its
-            name, anyhow.
+        fingerprints: what the function may look like, as ``fingerprint`` tells. Without: as it looks now, or, if it is told
+            by its name, anyhow.
 
     Raises:
         TypeError: if ``function`` is not written in Python.
@@ -189,7 +198,9 @@ def register_equivalent(
             raise ValueError(f'a function is told by "module:name", not {function!r}')
     else:
         if not isinstance(function, FunctionType):
-            raise TypeError(f"a function that is exchanged is written in Python, and is no {type(function).__name__}")
+            raise TypeError(
+                f"a function that is exchanged is written in Python, and is no {type(function).__name__}"
+            )
         module, name = function.__module__, function.__name__
         if vars(sys.modules[module]).get(name) is not function:
             raise ValueError(f"{name} is not in the module {module} under its name")

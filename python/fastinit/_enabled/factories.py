@@ -33,12 +33,16 @@ def randn(*size: Any, generator: Any = None, requires_grad: bool = False, **opti
     return init.normal_(torch.empty(*size, **options), generator=generator).requires_grad_(requires_grad)
 
 
-def rand_like(tensor: Tensor, *, requires_grad: bool = False, generator: Any = None, **options: Any) -> Tensor:
+def rand_like(
+    tensor: Tensor, *, requires_grad: bool = False, generator: Any = None, **options: Any
+) -> Tensor:
     result = init.uniform_(torch.empty_like(tensor, **options), generator=generator)
     return result.requires_grad_(requires_grad)
 
 
-def randn_like(tensor: Tensor, *, requires_grad: bool = False, generator: Any = None, **options: Any) -> Tensor:
+def randn_like(
+    tensor: Tensor, *, requires_grad: bool = False, generator: Any = None, **options: Any
+) -> Tensor:
     result = init.normal_(torch.empty_like(tensor, **options), generator=generator)
     return result.requires_grad_(requires_grad)
 
@@ -81,7 +85,7 @@ def wanted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     reports = fill.open_reports()
     if not reports or not reports[-1]._with_factories or fill.thread.busy:
         return False
-    if functorch.peek_interpreter_stack() is not None or torch.jit.is_tracing():
+    if functorch.peek_interpreter_stack() is not None or torch._C._get_tracing_state() is not None:
         return False
     if not all(type(mode) in patch.SEEING_ONLY for mode in _get_current_function_mode_stack()):  # type: ignore[no-untyped-call]
         return False
@@ -100,7 +104,7 @@ def install() -> None:
             for factory in FACTORIES:
                 factory.beneath = getattr(torch, factory.__name__)
                 setattr(torch, factory.__name__, factory)
-                _builtins._register_builtin(factory, f"aten::{factory.__name__}")  # type: ignore[no-untyped-call]
+                _builtins._register_builtin(factory, f"aten::{factory.__name__}")
 
 
 def uninstall() -> None:
@@ -109,5 +113,7 @@ def uninstall() -> None:
         users -= 1
         if users == 0:
             for factory in FACTORIES:
-                if getattr(torch, factory.__name__) is factory:  # else somebody has put another one there, which counts
+                if (
+                    getattr(torch, factory.__name__) is factory
+                ):  # else somebody has put another one there, which counts
                     setattr(torch, factory.__name__, factory.beneath)

@@ -172,7 +172,7 @@ class Report:
     Attributes:
         functions: a ``Row`` for each function that was called, by name.
         fallthrough: where torch drew random values itself; ``enabled(strict=True)`` looks for that.
-        equivalents: how often functions of other libraries were exchanged, by name, and what the block takes of torch's factories.
+        equivalents: how often functions of other libraries were exchanged, by name, and torch's factories.
         unnamed: where tensors that have no name took their keys from the generator in a block of ``keys_by_name``.
 
     Example:
