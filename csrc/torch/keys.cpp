@@ -95,7 +95,10 @@ void Record::open() {
   outer_ = innermost;
   innermost = this;
 }
-void Record::close() { innermost = outer_; }
+void Record::close() {
+  if (outer_ != nullptr) outer_->began |= began;
+  innermost = outer_;
+}
 Record* Record::current() { return innermost; }
 
 }  // namespace fastinit

@@ -43,7 +43,8 @@ at::Tensor member_keys(const at::Tensor& key, int64_t count);
 // The key as one int64: a tensor on the key's own device.
 at::Tensor as_tensor(const TensorKey& key);
 
-// While it is open, a record is told what the fills of its thread do. Records nest; the innermost one is told.
+// While it is open, a record is told what the fills of its thread do. Records nest; the innermost one is told, and the
+// one around it hears that it began.
 class Record {
  public:
   void open();

@@ -14,7 +14,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "torch/enabled.h"
+#include "torch/gil.h"
 #include "torch/kernels.h"
+#include "torch/log.h"
 #include "torch/ops.h"
 #include "torch/orthogonal.h"
 
@@ -79,20 +82,6 @@ KeySource source_of(const char* op, py::handle object) {
   if (THPGenerator_Check(object.ptr())) return {THPGenerator_Unwrap(object.ptr()), {}};
   throw py::type_error(std::string(title(op)) + "(): argument 'generator' must be torch.Generator, not " +
                        type_of(object));
-}
-
-// Without the GIL. Not by pybind11's guard: a daemon thread that outlives the interpreter ends where it would take the
-// GIL again, which the guard's destructor does not let it do.
-template <class F>
-void without_gil(const F& f) {
-  PyThreadState* const state = PyEval_SaveThread();
-  try {
-    f();
-  } catch (...) {
-    PyEval_RestoreThread(state);
-    throw;
-  }
-  PyEval_RestoreThread(state);
 }
 
 // ---- Functions ------------------------------------------------------------------------------------------------------
@@ -277,6 +266,8 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("began", &Record::began)
       .def_property_readonly("key", key_of);
 
+  define_log(m);
+  define_enabled(m);
   m.def("build_info", build_info);
   m.def("cpu_capability", cpu_capability);
   m.def("set_cpu_capability", set_cpu_capability);

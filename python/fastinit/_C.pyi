@@ -3,6 +3,8 @@
 ``source`` is where the key comes from, ``caller`` the function that error messages name (the op itself, if it is left away).
 """
 
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -53,6 +55,67 @@ def batched_orthogonal_(
 def fill_(tensor: Tensor, value: float, caller: str = ..., /) -> None: ...
 def zero_(tensor: Tensor, caller: str = ..., /) -> None: ...
 def check_writable(caller: str, tensor: Tensor, one_value: bool = False) -> None: ...
+
+# ---- What is behind a report (csrc/torch/log.h) -----------------------------------------------------------------------
+
+class Intervals:
+    """Disjoint, sorted ranges of bytes."""
+
+    ranges: list[tuple[int, int]]
+    def add(self, start: int, end: int) -> int:
+        """Add a range, and return how many of its bytes were there before."""
+
+def runs(tensor: Tensor) -> tuple[int, list[int]]:
+    """The memory of a view: the length of its contiguous pieces and where they start, in bytes of its storage.
+
+    No starts are given for more than 4,096 pieces.
+    """
+
+class Log:
+    """What the fills of a block did, and to which memory."""
+
+    open: bool  # its block is
+    simple: bool  # whether it takes more than ``add``; else whoever fills has to ask Python
+    def add(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        tensor: Tensor,
+        place: Any,
+        key: int | Tensor | None,
+        seconds: float,
+        random: bool,
+        source: Any,
+    ) -> None: ...
+    def remember(
+        self, function: str, arguments: Mapping[str, Any], tensor: Tensor, place: Any, source: Any
+    ) -> None: ...
+    def knows(self, tensor: Tensor) -> bool: ...
+    def seen(self, tensor: Tensor) -> list[tuple[Any, ...]]: ...
+    def rows(self) -> list[tuple[Any, ...]]: ...
+    def memories(self) -> int: ...
+
+# ---- Simple calls in a block (csrc/torch/enabled.h) -------------------------------------------------------------------
+
+def quick(name: str, names: tuple[str, ...], otherwise: Callable[..., Any]) -> Callable[..., Any] | None:
+    """A function that does simple calls of an initialiser, and leaves the others to ``otherwise``; None if there is none."""
+
+class Method:
+    """A descriptor in front of a method of tensors, which does simple calls and asks ``otherwise`` about the others."""
+
+    otherwise: Any
+    def __init__(
+        self, name: str, parameters: tuple[str, ...], inherited: Any, otherwise: Any, simple: bool, /
+    ) -> None: ...
+
+def set_blocks(variable: ContextVar[Any]) -> None: ...
+def set_program_wide(on: bool) -> None: ...
+def set_named(on: bool) -> None: ...
+def set_busy(on: bool) -> None: ...
+def is_busy() -> bool: ...
+
+# ---- About the build --------------------------------------------------------------------------------------------------
+
 def build_info() -> dict[str, Any]: ...
 def cpu_capability() -> str: ...
 def set_cpu_capability(name: str) -> str: ...

@@ -15,6 +15,7 @@ from fastinit._load import version as __version__  # isort: skip
 from fastinit._check.finding import Finding, Findings
 from fastinit._deferred import Deferred, deferred
 from fastinit._enabled import disable, enable, enabled
+from fastinit._enabled.equivalents import Equivalent, equivalents, fingerprint, register_equivalent
 from fastinit._enabled.report import Fill, Report
 from fastinit._parts import part_of
 from fastinit.extra import batched_orthogonal_, delta_orthogonal_
@@ -26,6 +27,7 @@ from fastinit.rules import Rules
 
 __all__ = ["Fill", "Report", "__version__", "disable", "enable", "enabled", "part_of"]
 __all__ += ["batched_orthogonal_", "delta_orthogonal_"]
+__all__ += ["Equivalent", "equivalents", "fingerprint", "register_equivalent"]
 __all__ += ["Deferred", "Recipe", "Verification", "deferred"]
 __all__ += ["Finding", "Findings"]
 __all__ += ["KeysByName", "Rules", "key_of_name", "keys_by_name"]

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from torch import Tensor, nn
 
-from fastinit import _kernels
+from fastinit import _C, _kernels
 from fastinit._enabled.fill import open_reports
 from fastinit._enabled.memory import extent, storage_of
 from fastinit._enabled.report import Unnamed, no_name
@@ -199,6 +199,7 @@ def _use(change: int) -> None:
     with lock:
         users += change
         _kernels.named = _fill if users else None
+        _C.set_named(users > 0)
 
 
 def _fill(

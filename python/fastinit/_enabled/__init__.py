@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from fastinit._enabled import equivalents as _equivalents
+from fastinit._enabled import factories as _factories
 from fastinit._enabled import patch
 from fastinit._enabled.fill import blocks, open_reports, thread
 from fastinit._enabled.report import Report
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def enabled(
-    *, strict: bool = False, call_sites: bool = False, check_ranks: ProcessGroup | None = None
+    *,
+    strict: bool = False,
+    call_sites: bool = False,
+    check_ranks: ProcessGroup | None = None,
+    equivalents: bool = True,
+    factories: bool = False,
 ) -> Iterator[Report]:
     """Let torch's initialisation run on fastinit's kernels, in this thread until the end of the block.
 
@@ -40,6 +47,10 @@ def enabled(
             ``Report.check``. This also looks at every operation of the block.
         check_ranks: a process group of ``torch.distributed``. At the end of the block, its ranks compare what they drew
             (function, key, shape), by one all-reduce. Every rank of the group must get there.
+        equivalents: whether known functions of other libraries are exchanged too, such as timm's ``trunc_normal_``; see
+            ``fastinit.equivalents``.
+        factories: whether ``torch.rand``, ``randn``, ``rand_like``, ``randn_like`` and ``normal`` draw fastinit's values too,
+            where they are called as attributes of ``torch``.
 
     Raises:
         RuntimeError: at the end of the block, if the ranks of ``check_ranks`` did not draw the same. The error names the
@@ -61,11 +72,18 @@ def enabled(
 
         trace = Trace()
     report = Report(strict, trace)
+    report._with_equivalents, report._with_factories = equivalents, factories
+    if trace is not None:
+        report._log.simple = False
     if check_ranks is not None:
         report._draws = []
+        report._log.simple = False
     with ExitStack() as stack:
         patch.install()
         stack.callback(patch.uninstall)
+        if factories:
+            _factories.install()
+            stack.callback(_factories.uninstall)
         blocks.set((*open_reports(), report))
         stack.callback(_close, report)
         if trace is not None:
@@ -85,16 +103,20 @@ def _close(report: Report) -> None:
     blocks.set(tuple(other for other in blocks.get() if other is not report))
 
 
-def enable() -> None:
+def enable(*, equivalents: bool = True) -> None:
     """Do what ``enabled`` does for the whole program: in all threads, until ``disable`` is called.
 
     A second call has no further effect. There is no report, unless a block of ``enabled`` is opened as well.
+
+    Args:
+        equivalents: as for ``enabled``.
 
     Example:
         >>> import fastinit
         >>> fastinit.enable()
         >>> fastinit.disable()
     """
+    _equivalents.program_wide = equivalents
     patch.set_program_wide(True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import perf_counter
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from fastinit import _C
 from fastinit._enabled.report import Report
 from fastinit._enabled.strict import fell_through
 from fastinit._kernels import Record
@@ -21,10 +21,20 @@ passed_over.add(__file__)
 
 # Blocks belong to a context: to a thread, and in it to a task of asyncio.
 blocks: ContextVar[tuple[Report, ...]] = ContextVar("fastinit.enabled", default=())
+_C.set_blocks(blocks)
 
 
-class Thread(threading.local):
-    busy = False  # within a fill: what that calls is no fill of its own
+class Thread:
+    """What is true of the thread that asks."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is within a fill: what that calls is no fill of its own."""
+        return _C.is_busy()
+
+    @busy.setter
+    def busy(self, value: bool) -> None:
+        _C.set_busy(value)
 
 
 thread = Thread()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -29,7 +31,7 @@ from torch.overrides import (
 )
 from torch.utils._device import DeviceContext
 
-from fastinit import init
+from fastinit import _C, init
 from fastinit._enabled.fill import blocks, fill, open_reports, record, thread
 from fastinit._enabled.report import INITIALISERS
 from fastinit._enabled.strict import fell_through
@@ -90,28 +92,38 @@ def copy_of(function: FunctionType) -> FunctionType:
     return other
 
 
-def substitute(name: str, function: FunctionType) -> CodeType:
-    """Code with the function's own signature and place in its file, which calls ``run``.
+QUICK = "fastinit's quick call"  # in the text of a substitute, what is put there later
 
-    It imports what it needs, for its globals are those of the module that the function is from. A key is passed on in the
-    place of the generator, which comes last.
+
+def substitute(name: str, function: FunctionType, quick: Any = None, module: str = __name__) -> CodeType:
+    """Code with the function's own signature and place in its file, which calls ``quick``, or else the module's ``run``.
+
+    It imports what it needs, for its globals are those of the module that the function is from; all of these have ``torch``.
+    A key is passed on in the place of the generator, which comes last. ``quick`` is a constant of the code: to look it up
+    would cost as much as to fill. A compiler that traces the code cannot look at such a constant, and does not come there.
     """
     names = ", ".join(inspect.signature(function).parameters)
-    text = f"def substitute({names}):\n from fastinit._enabled.patch import run\n"
+    text = f"def substitute({names}):\n"
+    if quick is not None:
+        text += f" if not torch.compiler.is_dynamo_compiling():\n  return {QUICK!r}({names})\n"
+    text += f" from {module} import run\n"
     if names.endswith(", generator, key"):
         text += " from fastinit._kernels import source_of\n generator = source_of(tensor, generator, key)\n"
     text += f" return run({name!r}, {names.removesuffix(', key')})"
     space: dict[str, FunctionType] = {}
-    exec(text, space)
-    own = function.__code__
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # a string is no function
+        exec(text, space)
+    own, code = function.__code__, space["substitute"].__code__
     changes: dict[str, Any] = {
         "co_name": own.co_name,
         "co_filename": own.co_filename,
         "co_firstlineno": own.co_firstlineno,
+        "co_consts": tuple(quick if constant == QUICK else constant for constant in code.co_consts),
     }
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = own.co_qualname
-    return space["substitute"].__code__.replace(**changes)
+    return code.replace(**changes)
 
 
 def prepare() -> dict[str, Function]:
@@ -124,13 +136,16 @@ def prepare() -> dict[str, Function]:
         if not isinstance(public, FunctionType) or public.__code__.co_freevars:
             continue  # another library has put something else there
         _, *rest = inspect.signature(public).parameters
-        ours = copies[name.removeprefix("fastinit.")]
+        label = name.removeprefix("fastinit.")
+        ours = copies[label]
+        parameters = tuple(parameter for parameter in rest if parameter not in ("generator", "key"))
+        quick = None if "key" in rest else _C.quick(label, parameters, partial(run, name))
         found[name] = Function(
             public=public,
             original=copy_of(public) if name in NAMES else ours,
             ours=ours,
-            substitute=substitute(name, public),
-            parameters=tuple(parameter for parameter in rest if parameter not in ("generator", "key")),
+            substitute=substitute(name, public, quick),
+            parameters=parameters,
             random="generator" in rest,
             hands_on=bool({"handle_torch_function", "_override"} & {*public.__code__.co_names}),
             warns_when_empty="kaiming" in name,
@@ -167,7 +182,13 @@ MISSING: Any = object()
 
 
 class Method:
-    """A descriptor in front of a method of tensors. What stands there for a while is a copy, which knows what it covers."""
+    """A descriptor in front of a method of tensors.
+
+    What stands there for a while is a ``_C.Method``, which does what is simple, and else asks a copy of this, which knows what
+    it covers.
+    """
+
+    parameters: tuple[str, ...] = ()
 
     def __init__(self, name: str) -> None:
         self.name = self.__name__ = name  # torch.compile asks bound methods for the latter
@@ -176,20 +197,23 @@ class Method:
 
     def install(self) -> None:
         there = Tensor.__dict__.get(self.name, MISSING)
-        if not isinstance(there, Method):  # one may be left, of a block that ended while something covered it
+        if not isinstance(
+            there, _C.Method
+        ):  # one may be left, of a block that ended while something covered it
             mine = copy(self)
             mine.beneath = there
-            setattr(Tensor, self.name, mine)
+            simple = there is MISSING
+            setattr(Tensor, self.name, _C.Method(self.name, self.parameters, self.inherited, mine, simple))
 
     def uninstall(self) -> None:
         """Put back what was there, unless it was deleted or covered meanwhile: then that counts."""
         there = Tensor.__dict__.get(self.name)
-        if not isinstance(there, Method):
+        if not isinstance(there, _C.Method):
             return
-        if there.beneath is MISSING:
+        if there.otherwise.beneath is MISSING:
             delattr(Tensor, self.name)
         else:
-            setattr(Tensor, self.name, there.beneath)
+            setattr(Tensor, self.name, there.otherwise.beneath)
 
     def without(self, tensor: Any, kind: Any) -> Any:
         """What the look-up would find if this were not here."""
@@ -215,6 +239,10 @@ class Method:
 
 class Recorded(Method):
     """``zero_``, ``fill_`` and ``copy_``, which torch goes on doing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.parameters = ("value",) if name == "fill_" else ()
 
     def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         start = perf_counter()
@@ -247,6 +275,7 @@ class Drawing(Method):
     def __init__(self, name: str, read: Callable[..., dict[str, float]], names: dict[str, str]) -> None:
         super().__init__(name)
         self.read, self.names = read, names
+        self.parameters = tuple(names.values())
 
     def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if (tensor.requires_grad and torch.is_grad_enabled()) or not all(  # autograd's business, or an error
@@ -301,6 +330,7 @@ METHODS: dict[str, Method] = {
 # ---- On and off --------------------------------------------------------------------------------------------
 
 functions = prepare()
+others: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what else is exchanged, and put back
 users = 0  # blocks that are open, in all threads, and one for the whole program
 
 
@@ -313,6 +343,8 @@ def install() -> None:
                 function.public.__code__ = function.substitute
             for method in METHODS.values():
                 method.install()
+            for begin, _ in others:
+                begin()
 
 
 def uninstall() -> None:
@@ -324,6 +356,8 @@ def uninstall() -> None:
                 function.public.__code__ = function.original.__code__
             for method in METHODS.values():
                 method.uninstall()
+            for _, end in others:
+                end()
 
 
 def set_program_wide(wanted: bool) -> None:
@@ -332,3 +366,4 @@ def set_program_wide(wanted: bool) -> None:
         if program_wide != wanted:
             (install if wanted else uninstall)()
             program_wide = wanted
+            _C.set_program_wide(wanted)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from fastinit import extra, init
-from fastinit._enabled.memory import Memory, Seen, runs
+from fastinit._C import Log
+from fastinit._enabled.memory import Seen, runs
 from fastinit._kernels import Key
 from fastinit._parts import Part, Place, here
 
@@ -175,6 +176,7 @@ class Report:
     Attributes:
         functions: a ``Row`` for each function that was called, by name.
         fallthrough: where torch drew random values itself; ``enabled(strict=True)`` looks for that.
+        equivalents: how often functions of other libraries were exchanged, by name, and torch's factories.
         unnamed: where tensors that have no name took their keys from the generator in a block of ``keys_by_name``.
 
     Example:
@@ -191,19 +193,34 @@ class Report:
     def __init__(self, strict: bool = False, trace: Trace | None = None) -> None:
         self.strict = strict
         self._trace = trace  # of a block with ``call_sites=True``
-        self._open = True  # its block is
         self._draws: list[Draw] | None = None  # where ranks are to be compared
-        self.functions: dict[str, Row] = {}
-        self._memory: WeakKeyDictionary[torch.UntypedStorage, Memory] = WeakKeyDictionary()
+        self._log = Log()
+        self._rows: dict[str, Row] = {}  # of a copy, which has a log of its own
+        self.equivalents: dict[str, int] = {}
+        self._with_equivalents = self._with_factories = True
         self._fallthrough: dict[tuple[str, str, int], Fallthrough] = {}
         self._unnamed: dict[tuple[str, str, int], Unnamed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """The table and the places. What is known of memory stays with the memory: a copy has no parameters."""
-        return self.__dict__ | {"_memory": None, "_open": False, "_trace": None}
+        return self.__dict__ | {"_log": None, "_rows": self.functions, "_trace": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_memory": WeakKeyDictionary()}
+        self.__dict__ |= state | {"_log": Log()}
+        self._open = False
+
+    @property
+    def _open(self) -> bool:
+        """Whether its block is open."""
+        return self._log.open
+
+    @_open.setter
+    def _open(self, value: bool) -> None:
+        self._log.open = value
+
+    @property
+    def functions(self) -> dict[str, Row]:
+        return self._rows | {name: Row(*numbers) for name, *numbers in self._log.rows()}
 
     @property
     def fallthrough(self) -> list[Fallthrough]:
@@ -339,16 +356,16 @@ class Report:
     def _last(self, parameter: Tensor) -> Fill | None:
         try:
             parameter, _ = here(parameter)
-            memory = self._memory.get(parameter.untyped_storage())
+            fills = self._log.seen(parameter)
         except (NotImplementedError, RuntimeError, ValueError):  # no storage, or none yet
             return None
-        if memory is None or parameter.numel() == 0:
+        if not fills or parameter.numel() == 0:
             return None
         length, starts = runs(parameter)
         start = int(parameter.storage_offset()) * parameter.element_size()
         end = starts[-1] + length if starts else parameter.untyped_storage().nbytes()
         found: list[Fill] = []
-        for seen in memory.fills.values():
+        for seen in starmap(Seen, fills):
             if seen.end <= start or end <= seen.start:
                 continue
             same = (seen.shape, seen.stride, seen.start) == (parameter.shape, parameter.stride(), start)
@@ -369,55 +386,16 @@ class Report:
         random: bool,
         source: Tensor | None,
     ) -> None:
-        elements, size = tensor.numel(), tensor.element_size()
-        drawn = (
-            0 if elements == 0 else self._remember(function, arguments, tensor, place, key, source, random)
-        )
-        row = self.functions.get(function)
-        if row is None:
-            row = self.functions[function] = Row()
-        row.calls += 1
-        row.elements += elements
-        row.bytes += elements * size
-        row.seconds += seconds
-        row.redrawn += drawn // size
-        if self._trace is not None and elements > 0:
+        self._log.add(function, arguments, tensor, place, key, seconds, random, self._source(source, place))
+        if self._trace is not None and tensor.numel() > 0:
             self._trace.filled(function, arguments, tensor, place, key, seconds, random)
 
-    def _remember(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        tensor: Tensor,
-        place: Place | None,
-        key: int | Tensor | None,
-        source: Tensor | None,
-        random: bool = False,
-    ) -> int:
-        """Keep what filled these bytes, or what they are a copy of. How many were drawn before and are drawn again."""
+    def _source(self, source: Tensor | None, place: Place | None) -> Fill | None:
+        """What gave a tensor that is copied its values, if that was one fill."""
         copied = None if source is None else self._last(source)
-        if copied is not None:
-            same = here(source)[0].shape, place  # type: ignore[arg-type]
-            copied = copied if copied.whole and (copied.shape, copied.place) == same else None
-        size, offset, storage = tensor.element_size(), int(tensor.storage_offset()), tensor.untyped_storage()
-        shape, stride, bytes_filled = tensor.shape, tensor.stride(), tensor.numel() * size
-        length, starts = runs(tensor)
-        solid, start = length == bytes_filled, offset * size
-        if solid:
-            end = start + bytes_filled
-        else:
-            end = start + size + size * sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        memory, view = self._memory.get(storage), (offset, shape, stride)
-        if memory is None:
-            memory = self._memory[storage] = Memory()
-        if solid and bytes_filled == storage.nbytes():
-            memory.fills.clear()
-        else:  # so that a place that is filled again and again is remembered once, and in order
-            memory.fills.pop(view, None)
-        memory.fills[view] = Seen(
-            function, arguments, key, shape, place, stride, offset, tensor.dtype, start, end, solid, copied
-        )
-        return sum(memory.drawn.add(start, start + length) for start in starts) if random else 0
+        if copied is None or not copied.whole:
+            return None
+        return copied if (copied.shape, copied.place) == (here(source)[0].shape, place) else None  # type: ignore[arg-type]
 
     def _follow(self, tensor: Tensor, clone: Tensor) -> None:
         """Remember that a tensor is a clone, if anything is known of the original."""
@@ -427,8 +405,8 @@ class Report:
             (original, _), (local, place) = here(tensor), here(clone)
         except RuntimeError:  # of shards, and nobody knows where they belong
             return
-        if original.untyped_storage() in self._memory:
-            self._remember("Tensor.clone", {}, local, place, None, tensor)
+        if self._log.knows(original):
+            self._log.remember("Tensor.clone", {}, local, place, self._source(tensor, place))
 
     def _fell(self, function: str, filename: str, line: int, reason: str) -> bool:
         """Note random values of torch's, and return whether they are the first from this place."""
@@ -436,6 +414,10 @@ class Report:
         entry = self._fallthrough.setdefault(place, Fallthrough(*place, reason))
         entry.calls += 1
         return entry.calls == 1
+
+    def _stood_in(self, name: str) -> None:
+        """Note a call of another library's function that fastinit did."""
+        self.equivalents[name] = self.equivalents.get(name, 0) + 1
 
     def _took_key(self, function: str, filename: str, line: int) -> None:
         """Note a fill without a name where fills have keys by name."""
@@ -456,6 +438,8 @@ class Report:
                 f"{name:{width}} {row.calls:9,} {row.elements:15,} {row.redrawn:15,} "
                 f"{row.bytes / 2**20:11,.1f} {row.seconds:10.4f}"
             )
+        for name, calls in self.equivalents.items():
+            yield f"exchanged, {calls}×: {name}"
         for fell in self.fallthrough:
             why = f": {fell.reason}" if fell.reason else ""
             yield f"drawn by torch, {fell.calls}×: {fell.function} at {fell.filename}:{fell.line}{why}"
@@ -474,7 +458,7 @@ def _fill_of(seen: Seen, parameter: Tensor, whole: bool) -> Fill:
         seen.arguments,
         seen.key,
         whole,
-        seen.shape,
+        torch.Size(seen.shape),
         seen.stride,
         seen.offset - int(parameter.storage_offset()),
         seen.dtype,
