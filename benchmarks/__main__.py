@@ -15,14 +15,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import deferred, machine, models, parts, plots, report, sharded
+from benchmarks import deferred, looking, machine, models, parts, plots, report, sharded
 from benchmarks.cases import Row
 from benchmarks.fits import fits
 from benchmarks.measure import Options, Results
 from benchmarks.suites import SUITES
 
 # With measurements and a table of their own.
-APART: dict[str, Any] = {"models": models, "deferred": deferred, "sharded": sharded, "parts": parts}
+APART: dict[str, Any] = {
+    "models": models,
+    "deferred": deferred,
+    "sharded": sharded,
+    "parts": parts,
+    "looking": looking,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     about += "; deferred: the same built without memory, and what a rank of 512 draws of Llama-3 70B"
     about += "; sharded: one rank's parts of Llama 3, on 8 to 4,096 ranks"
     about += "; parts: rows of 8 to 4,096 values, halves, strips of sparse_"
+    about += "; looking: calls and small layers in fastinit.enabled()"
     add("--suite", choices=(*SUITES, *APART), help=f"{about}; default: must, or with --device cuda: cuda")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--only", metavar="REGEX", help="measure the rows that match, print the tables and write nothing")
