@@ -29,6 +29,7 @@ from toolchain import (
 )
 
 KERNELS = "libfastinit_kernels.so"
+KNOW_PYTHON = ("enabled", "log", "python")  # of csrc/torch: the sources that include Python.h
 RULES = """\
 rule compile
   command = $run -MD -MF $out.d -c $in -o $out
@@ -147,7 +148,7 @@ def kernels_edges(version: str, link: bool, output: str, more: Sequence[str]) ->
 def module_edges(
     modules: Sequence[Module], link: bool, kernels: str, folder: str, more: Sequence[str]
 ) -> list[str]:
-    """All but one of a module's objects know torch only, and serve every Python."""
+    """Most of a module's objects know torch only, and serve every Python."""
     edges = {}
     for module in modules:
         # -isystem: warnings from other people's headers are not ours to mend.
@@ -156,8 +157,8 @@ def module_edges(
         command = [*CXX, *CXX_FLAGS, *headers, *macros({"TORCH_VERSION": module.torch_version})]
         objects = []
         for source in sorted(CSRC.glob("torch/*.cpp")):
-            if source.stem == "python":
-                name = f"{module.folder}/torch.python{module.suffix.removesuffix('.so')}.o"
+            if source.stem in KNOW_PYTHON:
+                name = f"{module.folder}/torch.{source.stem}{module.suffix.removesuffix('.so')}.o"
                 extra = [f"-isystem{module.python_headers}", "-DTORCH_EXTENSION_NAME=_C"]
             else:
                 name, extra = f"{module.folder}/torch.{source.stem}.o", []
