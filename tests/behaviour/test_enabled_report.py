@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import inspect
+import math
 import pickle
 import threading
 import warnings
@@ -336,3 +337,50 @@ def test_keys_in_tensors_are_read_when_somebody_asks(monkeypatch: pytest.MonkeyP
     assert fill is not None and isinstance(fill.before[0].source.key, int)
     original = report.parameters(layer)["weight"]
     assert original is not None and original.matches(layer.weight)
+
+
+CALLS = {
+    "trunc_normal_ with integers": lambda x: init.trunc_normal_(x, 0, 1, -1, 2),
+    "xavier_uniform_": lambda x: init.xavier_uniform_(x, gain=2),
+    "xavier_normal_": lambda x: init.xavier_normal_(x, 0.5),
+    "kaiming_uniform_": lambda x: init.kaiming_uniform_(x, a=math.sqrt(5)),
+    "kaiming_normal_": lambda x: init.kaiming_normal_(x, mode="fan_out", nonlinearity="relu"),
+    "constant_": lambda x: init.constant_(x, 3),
+    "ones_, zeros_": lambda x: init.zeros_(init.ones_(x)[0]),
+    "a generator": lambda x: init.normal_(x, generator=torch.Generator().manual_seed(7)),
+    "columns": lambda x: init.uniform_(x[:, ::2], -1.0, 1.0),
+    "methods": lambda x: (
+        x.normal_().T.uniform_(to=2.0)[1].normal_(1, std=2, generator=torch.default_generator)
+    ),
+    "recorded methods": lambda x: x.zero_()[0].fill_(2)[1:].copy_(torch.ones(7)),
+    "clone": lambda x: x.normal_().clone(),
+    "one value": lambda x: x.uniform_(1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_simple_calls_do_what_python_would(call: str) -> None:
+    """Simple ones are done in C++: with the values, and the report, of those that are not."""
+    found = []
+    for simple in (True, False):
+        torch.manual_seed(3)
+        tensor = torch.empty(6, 8)
+        with fastinit.enabled() as report:
+            report._log.simple = simple
+            CALLS[call](tensor)
+        rows = {n: (r.calls, r.elements, r.bytes, r.redrawn) for n, r in report.functions.items()}
+        found.append((tensor, report.last_fill(tensor), rows, torch.get_rng_state()))
+    (one, fill, rows, state), (other, other_fill, other_rows, other_state) = found
+    assert fill == other_fill and rows == other_rows and torch.equal(state, other_state)
+    assert fill is not None
+    for each in (*fill.before, fill):  # the rest of the memory is what it was
+        view = [t.as_strided(each.shape, each.stride, each.offset) for t in (one, other)]
+        assert torch.equal(*view)
+
+
+def test_simple_calls_are_told_to_profilers_and_modes() -> None:
+    """They are not simple then."""
+    with fastinit.enabled() as report, torch.profiler.profile() as profile:
+        init.normal_(torch.empty(5))
+    assert any(event.name == "fastinit::normal_" for event in profile.events())
+    assert report.functions["normal_"].calls == 1
