@@ -302,9 +302,9 @@ class Recipe:
             >>> [(finding.kind, finding.names) for finding in deferred.recipe(layer).check(layer)]
             [('never-filled', ('scale',))]
         """
-        from fastinit._check import check, subject
+        from fastinit._check import check, sources
 
-        return check.check(subject.from_recipe(self, model, values))
+        return check.check(sources.from_recipe(self, model, values))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

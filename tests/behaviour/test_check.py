@@ -275,6 +275,7 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
             lambda: seeded(init.ones_, init.ones_),
             lambda: Holder(student=(layer := linear(init.normal_)), teacher=copy.deepcopy(layer)),
             lambda: Holder(a=torch.arange(8.0), b=torch.arange(8.0)),
+            lambda: Holder(a=(whole := filled(init.normal_, 10, 8))[:5], b=whole[5:], c=whole.t()),
         ],
     ),
     "same-key": (

@@ -20,7 +20,7 @@ from torch.nn import init
 import fastinit
 import fastinit.testing
 from fastinit.__main__ import main
-from fastinit._check import subject, text, theory
+from fastinit._check import sources, text, theory
 from fastinit._check.trace import MOST_EVENTS
 from fastinit.testing import Finding, Findings, assert_initialized
 
@@ -266,7 +266,7 @@ def test_recipes_of_large_models_draw_nothing(monkeypatch: pytest.MonkeyPatch) -
         model = nn.Linear(8, 8)
     recipe = block.recipe(model)
     assert recipe.check(model, values=False) == []
-    monkeypatch.setattr(subject, "MOST_VALUES", 8)
+    monkeypatch.setattr(sources, "MOST_VALUES", 8)
     assert recipe.check(model) == []
     with pytest.raises(pytest.fail.Exception, match="something was drawn"):
         recipe.check(model, values=True)
@@ -388,7 +388,7 @@ def test_text_fits_a_terminal() -> None:
     words = [line for line in str(found).splitlines() if long not in line]
     assert max(map(len, words)) <= 100 and str(found).endswith("1 error, 1 warning, 2 notes")
     assert "and 5 more" in str(found)
-    table = text.fills_table(subject.from_report(report, model))
+    table = text.fills_table(sources.from_report(report, model))
     assert max(map(len, table.splitlines())) <= 100
     assert "trunc_normal_(mean=0, std=0.02, a=-2, b=2)" in table and "nothing" in table
     assert max(map(len, str(report).splitlines())) <= 100
@@ -432,7 +432,7 @@ def test_pictures(way: str, tmp_path: Path) -> None:
     else:
         with fastinit.deferred(call_sites=True) as block:
             model = Net()
-        plot(tmp_path / "model.png", subject.from_recipe(block.recipe(model), model, values=False))
+        plot(tmp_path / "model.png", sources.from_recipe(block.recipe(model), model, values=False))
     assert (tmp_path / "model.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "model.png").stat().st_size > 20_000
 

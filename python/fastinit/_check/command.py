@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from fastinit import _enabled
-from fastinit._check import check, subject, text
+from fastinit._check import check, sources, text
 from fastinit._check.finding import Findings
 from fastinit._check.subject import Subject
 from fastinit._deferred import deferred
@@ -166,7 +166,7 @@ def eagerly(make: Callable[[], nn.Module]) -> Built:
     with _enabled.enabled(call_sites=True) as report:
         model = make()
     seconds = time.perf_counter() - start
-    return Built(model, subject.from_report(report, model), report, seconds, "in memory")
+    return Built(model, sources.from_report(report, model), report, seconds, "in memory")
 
 
 def without_memory(make: Callable[[], nn.Module], values: bool | None) -> Built:
@@ -175,9 +175,9 @@ def without_memory(make: Callable[[], nn.Module], values: bool | None) -> Built:
         with deferred(call_sites=True) as block:
             model = make()
         recipe = block.recipe(model)
-    except (NotImplementedError, RuntimeError) as error:
+    except (NotImplementedError, RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         print(f"It cannot be built without memory, and is built with it: {first}", file=sys.stderr)
         return eagerly(make)
     seconds = time.perf_counter() - start
-    return Built(model, subject.from_recipe(recipe, model, values), None, seconds, "without memory")
+    return Built(model, sources.from_recipe(recipe, model, values), None, seconds, "without memory")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fastinit._check.finding import Finding, Severity
 from fastinit._check.sites import Site
 from fastinit._check.structure import whole_shape
 from fastinit._check.subject import Done, Subject, Weight, theory_of_constant
+from fastinit._enabled.memory import storage_of
 from fastinit._parts import local_of
 
 
@@ -123,7 +124,11 @@ def padding_row(subject: Subject) -> Iterator[Finding]:
         if any(not done.whole or done.is_operator for done in later):
             continue  # the row may have been put back
         values = weight.values()
-        if values is not None and whole_shape(weight) is None and not bool((values[row] != 0).any()):
+        if (
+            values is not None
+            and whole_shape(weight) is None
+            and not bool((values[row].detach().float() != 0).any())
+        ):
             continue
         yield finding(
             "padding-row",
@@ -151,12 +156,12 @@ def identical(subject: Subject) -> Iterator[Finding]:
             continue
         keys = tuple(done.key for done in weight.steps or () if done.random)
         if keys and all(key is not None for key in keys):
-            steps = tuple(str(done) for done in weight.steps or ())
+            steps = tuple((str(done), done.view and done.view[2]) for done in weight.steps or ())
             groups.setdefault((keys, steps), []).append(weight)
         elif weight.stats is not None and not weight.stats.constant and weight.numel > 1:
             groups.setdefault(weight.stats.fingerprint, []).append(weight)
     for alike in groups.values():
-        weights = [weight for weight in alike if weight is alike[0] or equal(weight, alike[0])]
+        weights = apart(weight for weight in alike if weight is alike[0] or equal(weight, alike[0]))
         if len(weights) < 2 or any(TWINS.search(weight.name) for weight in weights):
             continue
         done = next((done for done in weights[0].steps or () if done.random), None)
@@ -174,6 +179,14 @@ def identical(subject: Subject) -> Iterator[Finding]:
             "Draw each from its own key: seed once, or fill copied layers again.",
             done,
         )
+
+
+def apart(weights: Iterable[Weight]) -> list[Weight]:
+    """One parameter of each memory: those that share it are tied, or are parts of one fill."""
+    found: dict[Any, Weight] = {}
+    for weight in weights:
+        found.setdefault(id(weight) if weight.tensor is None else storage_of(weight.tensor), weight)
+    return list(found.values())
 
 
 def equal(weight: Weight, other: Weight) -> bool:
@@ -194,14 +207,14 @@ def seeded_again(subject: Subject) -> Iterator[Finding]:
             if done.random and done.key is not None:
                 groups.setdefault(done.key, []).append((weight, done))
     for entries in groups.values():
-        weights = tuple(dict.fromkeys(weight for weight, _ in entries))
+        weights = apart(dict.fromkeys(weight for weight, _ in entries))
         fills = {str(done) for _, done in entries}
         if len(weights) < 2 or len(fills) < 2 or any(TWINS.search(weight.name) for weight in weights):
             continue
         yield finding(
             "same-key",
             "warning",
-            weights,
+            tuple(weights),
             "They were drawn from the same key by different fills: their values are correlated.",
             "Seed once, at the beginning, and not before each layer.",
             entries[0][1],

@@ -144,9 +144,8 @@ def dtype(subject: Subject) -> Iterator[Finding]:
             continue
         if theory.family == "constant" and theory.mean == 0.0:
             continue
-        smallest, _ = structure.smallest(weight.dtype)
         name = str(weight.dtype).removeprefix("torch.")
-        lost = theory.share_within(smallest / 2)
+        lost = theory.share_within(structure.smallest(weight.dtype) / 2)
         if lost > 0.01:
             yield finding(
                 "underflow",

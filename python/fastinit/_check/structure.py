@@ -224,11 +224,7 @@ def convolution_fans(module: _ConvNd, shape: Sequence[int]) -> tuple[float, floa
     return module.in_channels // module.groups * field, module.out_channels // module.groups * field
 
 
-def finite(value: float) -> bool:
-    return math.isfinite(value)
-
-
-def smallest(dtype: torch.dtype) -> tuple[float, float]:
-    """The smallest number of a dtype above 0, and the smallest one with all of its bits."""
+def smallest(dtype: torch.dtype) -> float:
+    """The smallest number of a dtype above 0."""
     info = torch.finfo(dtype)
-    return info.smallest_normal * info.eps, info.smallest_normal
+    return info.smallest_normal * info.eps

@@ -163,9 +163,9 @@ def report_markdown(report: Report, module: nn.Module | None) -> str:
         )
     parts = [markdown_table(rows)]
     if module is not None:
-        from fastinit._check import check, subject
+        from fastinit._check import check, sources
 
-        looked_at = subject.from_report(report, module)
+        looked_at = sources.from_report(report, module)
         parts.append(markdown_table([HEADER, *fills(looked_at)]))
         parts.append(findings_markdown(check.check(looked_at)))
     return "\n\n".join(parts) + "\n"
@@ -183,9 +183,9 @@ def report_json(report: Report, module: nn.Module | None) -> str:
         ],
     }
     if module is not None:
-        from fastinit._check import check, subject
+        from fastinit._check import check, sources
 
-        looked_at = subject.from_report(report, module)
+        looked_at = sources.from_report(report, module)
         data |= subject_data(looked_at, check.check(looked_at))
     return dumps(data)
 

@@ -17,18 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from torch.utils._pytree import tree_leaves
 
 from fastinit._check.sites import Site, call_site
+from fastinit._deferred import EMPTY, OVERWRITING, random, written_by
 from fastinit._enabled.memory import Intervals, runs
 
 aten = torch.ops.aten
-EMPTY = {
-    aten.empty.memory_format,
-    aten.empty_strided.default,
-    aten.empty_like.default,
-    aten.new_empty.default,
-    aten.new_empty_strided.default,
-}
 COPYING = {aten.clone.default, aten._to_copy.default}
-OVERWRITING = {aten.fill_.Scalar, aten.fill_.Tensor, aten.zero_.default, aten.copy_.default}
 # Operators that make new values of those that are there: garbage stays garbage.
 KEEPING = frozenset(
     f"{name}_"
@@ -185,7 +178,7 @@ class Trace:
         inputs = {t.untyped_storage()._cdata for t in leaves if plain(t)}
         results = [t for t in tree_leaves(result) if plain(t)]
         packet = func.overloadpacket.__name__
-        random = torch.Tag.nondeterministic_seeded in func.tags
+        drawn = random(func)
         for tensor in results:
             storage = tensor.untyped_storage()
             given = (
@@ -197,17 +190,17 @@ class Trace:
             if func in EMPTY:
                 continue
             if not (func in COPYING and self.copy(args[0], tensor, piece)):
-                piece.add(describe(f"aten.{packet}", numbers(args), tensor, random, True))
+                piece.add(describe(f"aten.{packet}", numbers(args), tensor, drawn, True))
         if not func._schema.is_mutable:
             return
-        for tensor in written(func, args, kwargs):
+        for tensor in written_by(func, args, kwargs):
             mine = self.of(tensor) if plain(tensor) else None
             if mine is None:
                 continue
             if func is aten.copy_.default and self.copy(args[1], tensor, mine):
                 continue
-            writes = func in OVERWRITING or random or packet not in KEEPING
-            mine.add(describe(f"aten.{packet}", numbers(args[1:]), tensor, random, writes))
+            writes = func in OVERWRITING or drawn or packet not in KEEPING
+            mine.add(describe(f"aten.{packet}", numbers(args[1:]), tensor, drawn, writes))
 
     def copy(self, source: Any, target: Tensor, piece: Piece) -> bool:
         """Note a copy as what was done to the original, if that is known and all of it is copied."""
@@ -286,16 +279,6 @@ def plain(tensor: Any) -> bool:
 def numbers(args: Any) -> tuple[Any, ...]:
     """The numbers among an operator's arguments; a tensor stands as None."""
     return tuple(arg if isinstance(arg, (int, float, bool)) else None for arg in args)
-
-
-def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operator writes to."""
-    found: list[Tensor] = []
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[position] if position < len(args) else kwargs.get(argument.name)
-            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-    return found
 
 
 def covers(event: Event, tensor: Tensor) -> bool:

@@ -95,6 +95,7 @@ def beyond(weight: Weight, centre: float, scale: float, most: float) -> int:
     if values is None:
         return 0
     local = here(values)[0].detach()
+    local = local if local.dtype == torch.float64 else local.float()
     return int(((local - centre).abs() > max(most / 2, 10 * scale)).sum())
 
 

@@ -277,9 +277,9 @@ class Report:
             >>> [(finding.kind, finding.names) for finding in report.check(layer)]
             [('never-filled', ('scale',))]
         """
-        from fastinit._check import check, subject
+        from fastinit._check import check, sources
 
-        return check.check(subject.from_report(self, module))
+        return check.check(sources.from_report(self, module))
 
     def plot(self, path: str | Path, module: nn.Module) -> None:
         """Draw a picture of a module's initialisation: deviations and ranges by depth, what was drawn twice, histograms.
@@ -297,10 +297,10 @@ class Report:
             ...     model = torch.nn.TransformerEncoderLayer(64, 4)
             >>> report.plot("model.png", model)  # doctest: +SKIP
         """
-        from fastinit._check import subject
+        from fastinit._check import sources
         from fastinit._check.plot import plot
 
-        plot(path, subject.from_report(self, module))
+        plot(path, sources.from_report(self, module))
 
     def to_json(self, module: nn.Module | None = None) -> str:
         """Return the report as JSON: the table and, for a module, what gave each parameter its values, and the findings.
