@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import deferred, ensembles, looking, machine, models, parts, plots, report, sharded
+from benchmarks import deferred, ensembles, extra, looking, machine, models, parts, plots, report, sharded
 from benchmarks.cases import Row
 from benchmarks.fits import fits
 from benchmarks.measure import Options, Results
@@ -27,6 +27,7 @@ APART: dict[str, Any] = {
     "deferred": deferred,
     "sharded": sharded,
     "parts": parts,
+    "extra": extra,
     "ensembles": ensembles,
     "looking": looking,
 }
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     about += "; deferred: the same built without memory, and what a rank of 512 draws of Llama-3 70B"
     about += "; sharded: one rank's parts of Llama 3, on 8 to 4,096 ranks"
     about += "; parts: rows of 8 to 4,096 values, halves, strips of sparse_"
+    about += "; extra: functions of fastinit.extra beside the fills beneath them"
     about += "; ensembles: 64 members in one call under vmap"
     about += "; looking: calls and small layers in fastinit.enabled()"
     add("--suite", choices=(*SUITES, *APART), help=f"{about}; default: must, or with --device cuda: cuda")

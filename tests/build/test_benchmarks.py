@@ -16,7 +16,18 @@ import fastinit
 
 pytest.importorskip("benchmarks", reason="run from the repository's root")
 from benchmarks import __main__ as command
-from benchmarks import deferred, ensembles, gpu_check, models, on_device, parts, report, sharded, suites
+from benchmarks import (
+    deferred,
+    ensembles,
+    extra,
+    gpu_check,
+    models,
+    on_device,
+    parts,
+    report,
+    sharded,
+    suites,
+)
 from benchmarks.cases import AVX2, FASTINIT, FILL, NUMPY, TORCH, AtMost, Case, Faster, Row, Side
 from benchmarks.fits import size_fit, thread_fit
 from benchmarks.libraries import capabilities
@@ -304,6 +315,20 @@ def test_parts_of_large_models(tmp_path: Path) -> None:
         assert row["seconds"] > 0 and row["extra_bytes"] < sharded.MIB
     text = sharded.markdown(data)
     assert text.count("| small |") == 4 and "| FSDP × TP 8 | 64 |" in text
+
+
+def test_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(extra, "SIDE", 64)
+    data = extra.run()
+    assert len(data["rows"]) == len(list(extra.pairs())) and all(row["share"] > 0 for row in data["rows"])
+    assert "| variance_scaling_, 4 splits |" in extra.markdown(data)
+
+
+def test_extra_is_looked_at() -> None:
+    wrong = extra.Pair("small_normal_", fastinit.extra.small_normal_, fastinit.normal_)
+    with pytest.raises(ValueError, match="not the values of the fill beneath"):
+        list(extra.sides_of(wrong, 8))
 
 
 def test_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
