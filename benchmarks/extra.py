@@ -93,8 +93,8 @@ def run(only: str | None = None) -> dict[str, Any]:
 def markdown(data: dict[str, Any]) -> str:
     parts = ["# Benchmark: fastinit.extra", report.machine(data)]
     parts.append(
-        f"{SIDE} × {SIDE} values of float32: each function beside the fill beneath it, called with the right numbers. The two gave "
-        "the same values first, bit for bit. The share is that of the fill's speed."
+        f"{SIDE} × {SIDE} values of float32: each function beside the fill beneath it, called with the right numbers. The two "
+        "gave the same values first, bit for bit. The share is that of the fill's speed."
     )
     header = ["function", "its time", "the fill's", "share", "required", "reached"]
     parts.append(report.table(header, list(lines(data["rows"]))))
