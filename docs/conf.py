@@ -58,7 +58,7 @@ def add_title(app: Any, docname: str, source: list[str]) -> None:
 def list_other_pages(app: Any, docname: str, source: list[str]) -> None:
     """Put the pages that no table of contents names where the index says so."""
     if docname == root_doc:
-        named = set(re.findall(r"^[\w -]+<([\w-]+)>$", source[0], re.MULTILINE))
+        named = set(re.findall(r"<([\w-]+)>$", source[0], re.MULTILINE))
         others = {path.stem for path in (ROOT / "docs").glob("*.md")} - named - {"index"}
         source[0] = source[0].replace("(other pages)", "\n".join(sorted(others)))
 
