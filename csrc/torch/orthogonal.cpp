@@ -121,7 +121,9 @@ void fill_small(const Tensor& self, const Gaussian& gaussian, const Gain& gain,
 
 void fill_whole(const Tensor& self, const Gaussian& gaussian, const Gain& gain) {
   with_algebra(self, [&]<class Algebra>(Kind<Algebra>, const auto& space, const at::TensorOptions& options) {
-    const bool in_place = can_be_viewed(self, {gaussian.rows, gaussian.cols}, options);
+    // The libraries that multiply for torch round as the strides please, so they always get the same ones.
+    const bool any_strides = !std::is_same_v<Algebra, Aten> || self.is_contiguous();
+    const bool in_place = any_strides && can_be_viewed(self, {gaussian.rows, gaussian.cols}, options);
     const Tensor matrix = in_place ? self.view({gaussian.rows, gaussian.cols})
                                    : at::empty({gaussian.rows, gaussian.cols}, options);
     fill_matrix<Algebra>(space, Algebra::of(gaussian.wide() ? matrix.t() : matrix), gaussian, gain.folded());

@@ -97,6 +97,7 @@ def test_keyboard_interrupt(call: str, shape: tuple[int, ...]) -> None:
     """It is raised when the fill has ended, which is then complete."""
     run(
         f"""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         torch.set_num_threads(1)
         tensor = torch.empty({shape})
         fill = lambda: fastinit.{call}(tensor, generator=torch.Generator().manual_seed(3))
