@@ -83,7 +83,7 @@ def recorded() -> dict[str, tuple[str, Case]]:
 
 
 @pytest.mark.filterwarnings("ignore:mean is more than 2 std")
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 5])
 @every_program
 def test_values_are_what_they_were(machine: Machine, target: str, count: int) -> None:
     expected = recorded()
