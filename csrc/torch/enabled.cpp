@@ -109,18 +109,15 @@ double gain_of(PyObject* nonlinearity, PyObject* argument) {
   constexpr size_t most = 32;
   double a = 0;
   if (!PyUnicode_CheckExact(nonlinearity) || !number(argument, a)) return NAN;
+  if (PyLong_CheckExact(argument) && std::abs(a) > 0x1p26) return NAN;  // Python squares integers exactly
   for (const Known& one : *known) {
     if (one.nonlinearity.ptr() == nonlinearity && one.argument == a) return one.gain;
   }
-  try {
-    const py::object gain =
-        py::module_::import("fastinit._fans").attr("calculate_gain")(py::handle(nonlinearity), a);
-    const double value = gain.cast<double>();
-    if (known->size() < most) known->push_back({py::reinterpret_borrow<py::object>(nonlinearity), a, value});
-    return value;
-  } catch (const py::error_already_set&) {
-    return NAN;
-  }
+  const double gain = py::module_::import("fastinit._fans")
+                          .attr("calculate_gain")(py::handle(nonlinearity), a)
+                          .cast<double>();
+  if (known->size() < most) known->push_back({py::reinterpret_borrow<py::object>(nonlinearity), a, gain});
+  return gain;
 }
 
 struct Fans {
