@@ -32,7 +32,7 @@ from torch.nn.init import (
 )
 
 import fastinit
-from blocks import elsewhere, is_on, run, seeded
+from blocks import METHODS, elsewhere, is_on, run, seeded
 from fastinit import _C
 from fills import assert_same
 from testing import FIXED, FUNCTIONS, RANDOM, arguments, observe, shape, untouched
@@ -295,6 +295,9 @@ def test_methods_refuse_what_torch_refuses() -> None:
                 wrong(torch.empty(3))
         with pytest.raises(TypeError):
             torch.empty(3).uniform_(0, **{"from": 1})
+        for name in METHODS:
+            with pytest.raises(TypeError):
+                torch.Tensor.__dict__[name]()
 
 
 class Overriding(torch.Tensor):
