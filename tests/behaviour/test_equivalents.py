@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import ks_2samp
@@ -16,6 +17,7 @@ from torch.nn import init
 import fastinit
 from blocks import elsewhere, seeded
 from fastinit._enabled import equivalents
+from testing import untouched
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_trace")
 
@@ -252,6 +254,8 @@ FACTORIES: dict[str, tuple[Callable[[], torch.Tensor], Callable[..., Any], tuple
         (),
     ),
     "rand_like": (lambda: torch.rand_like(torch.empty(4, 3).T), init.uniform_, ()),
+    "rand_like by keyword": (lambda: torch.rand_like(input=torch.empty(3)), init.uniform_, ()),
+    "rand without requires_grad": (lambda: torch.rand(3, requires_grad=None), init.uniform_, ()),
     "randn_like": (lambda: torch.randn_like(torch.empty(3, 4), dtype=torch.bfloat16), init.normal_, ()),
     "normal": (lambda: torch.normal(1.0, 2.0, (3, 4)), init.normal_, (1.0, 2.0)),
     "normal out": (lambda: torch.normal(0, 2, [3, 4], out=torch.empty(0)), init.normal_, (0.0, 2.0)),
@@ -283,6 +287,26 @@ def test_parameters_that_are_made_by_factories() -> None:
     assert fill is not None and fill.function == "normal_" and fill.matches(weight)
     assert leaf.requires_grad and leaf.is_leaf
     assert not report.fallthrough
+
+
+WRONG: dict[str, Callable[[], torch.Tensor]] = {
+    "memory_format": lambda: torch.rand(1, 2, 3, 4, memory_format=torch.channels_last),
+    "requires_grad": lambda: torch.randn(3, requires_grad=1),
+    "tensor": lambda: torch.rand_like(tensor=torch.empty(3)),
+    "text": lambda: torch.normal("0", "1", (3,)),
+    "array": lambda: torch.normal(np.array(0.0), 1.0, (3,)),
+    "a tensor of one dimension": lambda: torch.normal(torch.zeros(1), 1.0, (3,)),
+    "size": lambda: torch.normal(0.0, 1.0, 3),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_errors_of_factories_are_torchs(wrong: str) -> None:
+    with pytest.raises(TypeError) as theirs:
+        WRONG[wrong]()
+    with fastinit.enabled(factories=True), untouched(), pytest.raises(TypeError) as ours:
+        WRONG[wrong]()
+    assert str(ours.value) == str(theirs.value)
 
 
 def test_what_factories_leave_to_torch() -> None:
@@ -317,6 +341,26 @@ def test_a_block_within_a_block_of_factories() -> None:
         patch.setattr(torch, "randn", lambda *size: torch.zeros(*size))
         assert not torch.randn(3).any()
     assert torch.randn is randn
+
+
+def test_patches_that_outlast_a_block_of_factories() -> None:
+    randn, expected = torch.randn, seeded(torch.randn, 3)
+    try:
+        for ends in ("after its block", "never"):
+            with fastinit.enabled(factories=True):
+                found = torch.randn
+                torch.randn = lambda *size, found=found, **options: found(*size, **options)
+            if ends == "after its block":
+                torch.randn = found
+            with fastinit.enabled(factories=True) as report:
+                assert not torch.equal(seeded(torch.randn, 3), expected)
+                with fastinit.enabled():
+                    assert torch.equal(seeded(torch.randn, 3), expected)
+            assert report.equivalents == {"torch.randn": 1}
+            assert torch.equal(seeded(torch.randn, 3), expected)
+            assert (torch.randn is randn) == (ends == "after its block")
+    finally:
+        torch.randn = randn
 
 
 def test_compiling_with_factories() -> None:
