@@ -4,6 +4,8 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,6 +146,33 @@ def test_a_module_that_is_imported_in_a_block(library: Callable[..., Any]) -> No
         late.cut_normal_(torch.empty(50))
     assert report.equivalents == {"late.cut_normal_": 1}
     assert equivalents.finder not in sys.meta_path
+
+
+@pytest.mark.parametrize("place", ["last", "first"])
+def test_a_module_that_another_finder_finds(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editable installations and import hooks have finders of their own."""
+
+    class Other(MetaPathFinder, Loader):
+        def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+            for finder in [*sys.meta_path]:  # all the others, before it looks itself
+                if finder is not self and finder.find_spec(fullname, path, target) is not None:
+                    return None
+            return ModuleSpec(fullname, self) if fullname == "elsewhere" else None
+
+        def exec_module(self, module: ModuleType) -> None:
+            exec("def of_mine_(tensor): return tensor.fill_(7)", vars(module))
+
+    finders = [*sys.meta_path]
+    monkeypatch.setattr(sys, "meta_path", [Other(), *finders] if place == "first" else [*finders, Other()])
+    monkeypatch.setattr(equivalents, "table", [*equivalents.table])
+    fastinit.register_equivalent("elsewhere:of_mine_", fastinit.zeros_)
+    with fastinit.enabled() as report:
+        module = importlib.import_module("elsewhere")
+        del sys.modules["elsewhere"]
+        assert type(module.__loader__) is Other
+        assert not module.of_mine_(torch.ones(3)).any()
+    assert report.equivalents == {"elsewhere.of_mine_": 1}
+    del equivalents.exchanged["elsewhere.of_mine_"]
 
 
 def test_registered_within_a_block(library: Callable[..., Any]) -> None:
