@@ -175,6 +175,19 @@ def test_a_module_that_another_finder_finds(place: str, monkeypatch: pytest.Monk
     del equivalents.exchanged["elsewhere.of_mine_"]
 
 
+def test_modules_that_are_not_known_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be loaded when they are, and fail to."""
+
+    class Lazy(ModuleType):
+        def __getattribute__(self, name: str) -> Any:
+            raise ImportError("its library is not there")
+
+    monkeypatch.setitem(sys.modules, "lazy_one", Lazy("lazy_one"))
+    monkeypatch.setattr(equivalents, "looked_at", equivalents.looked_at - {"lazy_one"})
+    with fastinit.enabled():
+        pass
+
+
 def test_registered_within_a_block(library: Callable[..., Any]) -> None:
     module = library("within")
     with fastinit.enabled() as report:

@@ -369,8 +369,12 @@ def install() -> None:
     for function in exchanged.values():
         function.public.__code__ = function.substitute
     for name in sys.modules.keys() - looked_at:
-        if not getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
-            looked_at.add(name)
+        # No other module is touched: it may be one that is loaded when it is.
+        known = any(entry.is_in(name) for entry in table)
+        if known and getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+            continue
+        looked_at.add(name)
+        if known:
             look_at(name)
     sys.meta_path.insert(0, finder)
 
