@@ -6,7 +6,6 @@
 #include <ATen/record_function.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/Generator.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
@@ -19,6 +18,7 @@
 #include <limits>
 #include <string>
 
+#include "torch/errors.h"
 #include "torch/gil.h"
 #include "torch/log.h"
 #include "torch/ops.h"
@@ -109,18 +109,15 @@ double gain_of(PyObject* nonlinearity, PyObject* argument) {
   constexpr size_t most = 32;
   double a = 0;
   if (!PyUnicode_CheckExact(nonlinearity) || !number(argument, a)) return NAN;
+  if (PyLong_CheckExact(argument) && std::abs(a) > 0x1p26) return NAN;  // Python squares integers exactly
   for (const Known& one : *known) {
     if (one.nonlinearity.ptr() == nonlinearity && one.argument == a) return one.gain;
   }
-  try {
-    const py::object gain =
-        py::module_::import("fastinit._fans").attr("calculate_gain")(py::handle(nonlinearity), a);
-    const double value = gain.cast<double>();
-    if (known->size() < most) known->push_back({py::reinterpret_borrow<py::object>(nonlinearity), a, value});
-    return value;
-  } catch (const py::error_already_set&) {
-    return NAN;
-  }
+  const double gain = py::module_::import("fastinit._fans")
+                          .attr("calculate_gain")(py::handle(nonlinearity), a)
+                          .cast<double>();
+  if (known->size() < most) known->push_back({py::reinterpret_borrow<py::object>(nonlinearity), a, gain});
+  return gain;
 }
 
 struct Fans {
@@ -338,17 +335,6 @@ bool simple(const Function& function, PyObject* const* given, Py_ssize_t count) 
   if (!logs.find()) return false;
   Filling filling(function, given);
   return filling.read() && fill(filling, logs);
-}
-
-template <class F>
-PyObject* with_errors(const F& f) try {
-  return f();
-} catch (py::error_already_set& error) {
-  error.restore();
-  return nullptr;
-} catch (const std::exception&) {
-  torch::translate_exception_to_python(std::current_exception());
-  return nullptr;
 }
 
 PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) {

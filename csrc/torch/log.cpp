@@ -127,8 +127,10 @@ void Fills::add(Seen seen, bool all) {
 }
 
 py::list Fills::as_list() const {
+  // Of a copy: to make Python's objects may collect garbage, which may run code of the program that fills again.
+  const std::vector<std::optional<Seen>> fills = fills_;
   py::list result;
-  for (const std::optional<Seen>& seen : fills_) {
+  for (const std::optional<Seen>& seen : fills) {
     if (seen.has_value()) result.append(seen->as_tuple());
   }
   return result;
@@ -204,8 +206,9 @@ py::list Log::seen(const Tensor& tensor) const {
 }
 
 py::list Log::rows() const {
+  const std::vector<Row> rows = rows_;  // as in Fills::as_list
   py::list result;
-  for (const Row& row : rows_) {
+  for (const Row& row : rows) {
     result.append(py::make_tuple(row.function, row.calls, row.elements, row.bytes, row.seconds, row.redrawn));
   }
   return result;

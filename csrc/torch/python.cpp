@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/Generator.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "torch/enabled.h"
+#include "torch/errors.h"
 #include "torch/gil.h"
 #include "torch/kernels.h"
 #include "torch/log.h"
@@ -89,25 +89,18 @@ KeySource source_of(const char* op, py::handle object) {
 // Calls f(arguments) and returns None, or sets Python's error. `most` arguments, of which the last `optional` may be left
 // away; those are null then.
 template <size_t most, size_t optional, class F>
-PyObject* call(const char* name, PyObject* const* given, Py_ssize_t count, const F& f) try {
-  const size_t n = static_cast<size_t>(count);
-  if (n > most || n + optional < most) {
-    throw py::type_error(std::string(name) + "() takes " + std::to_string(most - optional) +
-                         " arguments, not " + std::to_string(n));
-  }
-  std::array<py::handle, most> arguments;
-  std::copy_n(given, n, arguments.begin());
-  f(arguments);
-  Py_RETURN_NONE;
-} catch (const py::builtin_exception& error) {
-  error.set_error();
-  return nullptr;
-} catch (py::error_already_set& error) {
-  error.restore();
-  return nullptr;
-} catch (const std::exception&) {
-  torch::translate_exception_to_python(std::current_exception());
-  return nullptr;
+PyObject* call(const char* name, PyObject* const* given, Py_ssize_t count, const F& f) {
+  return with_errors([&] {
+    const size_t n = static_cast<size_t>(count);
+    if (n > most || n + optional < most) {
+      throw py::type_error(std::string(name) + "() takes " + std::to_string(most - optional) +
+                           " arguments, not " + std::to_string(n));
+    }
+    std::array<py::handle, most> arguments;
+    std::copy_n(given, n, arguments.begin());
+    f(arguments);
+    return Py_NewRef(Py_None);
+  });
 }
 
 // The name of the function that Python called, if it gave one.

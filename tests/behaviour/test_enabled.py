@@ -32,7 +32,7 @@ from torch.nn.init import (
 )
 
 import fastinit
-from blocks import elsewhere, is_on, run, seeded
+from blocks import METHODS, elsewhere, is_on, run, seeded
 from fastinit import _C
 from fills import assert_same
 from testing import FIXED, FUNCTIONS, RANDOM, arguments, observe, shape, untouched
@@ -124,6 +124,30 @@ def test_methods(call: str, view: str) -> None:
         g, h = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
         with untouched():
             assert_same(theirs(VIEWS[view](), generator=g), ours(VIEWS[view](), generator=h))
+
+
+def test_slopes_whose_squares_are_no_floats() -> None:
+    for slope in range(10**8, 10**8 + 20):
+        tensor = torch.empty(6, 8, dtype=torch.float64)
+        expected = seeded(fastinit.kaiming_uniform_, tensor, slope)
+        with fastinit.enabled():
+            assert_same(seeded(init.kaiming_uniform_, tensor, slope), expected)
+
+
+def test_an_interrupt_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python calls the handler of a signal wherever it runs, and here within torch's function for the gain."""
+    calls = iter((KeyboardInterrupt,))
+
+    def calculate_gain(*arguments: Any) -> float:
+        for error in calls:
+            raise error
+        return init.calculate_gain(*arguments)
+
+    monkeypatch.setattr(fastinit._fans, "calculate_gain", calculate_gain)
+    unknown = "".join(("re", "lu"))  # by the identity of the string
+    with fastinit.enabled() as report, pytest.raises(KeyboardInterrupt):
+        init.kaiming_normal_(torch.empty(3, 4), nonlinearity=unknown)
+    assert not report.functions
 
 
 def test_a_parameter_under_no_grad() -> None:
@@ -271,6 +295,9 @@ def test_methods_refuse_what_torch_refuses() -> None:
                 wrong(torch.empty(3))
         with pytest.raises(TypeError):
             torch.empty(3).uniform_(0, **{"from": 1})
+        for name in METHODS:
+            with pytest.raises(TypeError):
+                torch.Tensor.__dict__[name]()
 
 
 class Overriding(torch.Tensor):

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import init
 
 import fastinit
+from blocks import run
 from fills import assert_same, bits_of, int64
 from testing import FIXED, FUNCTIONS, RANDOM, arguments, shape, untouched
 
@@ -384,3 +385,30 @@ def test_simple_calls_are_told_to_profilers_and_modes() -> None:
         init.normal_(torch.empty(5))
     assert any(event.name == "fastinit::normal_" for event in profile.events())
     assert report.functions["normal_"].calls == 1
+
+
+def test_fills_while_a_report_is_read() -> None:
+    """To read one makes objects, for which Python may collect garbage and call the program."""
+    run(
+        """
+        import gc, itertools
+        memory, numbers, reading = torch.empty(10_000), itertools.count(), False
+        names = itertools.cycle(("ones_", "zeros_", "xavier_normal_", "kaiming_normal_", "xavier_uniform_"))
+        def fill(phase, info):
+            if reading:
+                for _ in range(100):
+                    memory[next(numbers) % 10_000].fill_(1)
+                getattr(init, next(names))(torch.empty(2, 2))
+        gc.callbacks.append(fill)
+        with fastinit.enabled() as report:
+            for _ in range(100):
+                memory[next(numbers)].fill_(2)
+            gc.set_threshold(50)
+            for _ in range(5):
+                reading = True
+                fills, rows = report._log.seen(memory), report._log.rows()
+                reading = False
+                assert len(fills) >= 100 and all(fill[0] == "Tensor.fill_" for fill in fills)
+                assert all(row[1] > 0 for row in rows)
+        """
+    )

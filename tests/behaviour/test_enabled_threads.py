@@ -135,6 +135,8 @@ def test_forks_beside_blocks(block: str) -> None:
         """
         import os, signal, threading
         layer = torch.nn.Linear(2, 2)
+        with fastinit.BLOCK:
+            torch.empty(3).normal_()  # loads what is loaded at first use, which would take each child seconds
         def open_and_close():
             while not done:
                 with fastinit.BLOCK:

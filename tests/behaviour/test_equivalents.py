@@ -4,10 +4,13 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import ks_2samp
@@ -16,6 +19,7 @@ from torch.nn import init
 import fastinit
 from blocks import elsewhere, seeded
 from fastinit._enabled import equivalents
+from testing import untouched
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_trace")
 
@@ -144,6 +148,46 @@ def test_a_module_that_is_imported_in_a_block(library: Callable[..., Any]) -> No
     assert equivalents.finder not in sys.meta_path
 
 
+@pytest.mark.parametrize("place", ["last", "first"])
+def test_a_module_that_another_finder_finds(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editable installations and import hooks have finders of their own."""
+
+    class Other(MetaPathFinder, Loader):
+        def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+            for finder in [*sys.meta_path]:  # all the others, before it looks itself
+                if finder is not self and finder.find_spec(fullname, path, target) is not None:
+                    return None
+            return ModuleSpec(fullname, self) if fullname == "elsewhere" else None
+
+        def exec_module(self, module: ModuleType) -> None:
+            exec("def of_mine_(tensor): return tensor.fill_(7)", vars(module))
+
+    finders = [*sys.meta_path]
+    monkeypatch.setattr(sys, "meta_path", [Other(), *finders] if place == "first" else [*finders, Other()])
+    monkeypatch.setattr(equivalents, "table", [*equivalents.table])
+    fastinit.register_equivalent("elsewhere:of_mine_", fastinit.zeros_)
+    with fastinit.enabled() as report:
+        module = importlib.import_module("elsewhere")
+        del sys.modules["elsewhere"]
+        assert type(module.__loader__) is Other
+        assert not module.of_mine_(torch.ones(3)).any()
+    assert report.equivalents == {"elsewhere.of_mine_": 1}
+    del equivalents.exchanged["elsewhere.of_mine_"]
+
+
+def test_modules_that_are_not_known_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be loaded when they are, and fail to."""
+
+    class Lazy(ModuleType):
+        def __getattribute__(self, name: str) -> Any:
+            raise ImportError("its library is not there")
+
+    monkeypatch.setitem(sys.modules, "lazy_one", Lazy("lazy_one"))
+    monkeypatch.setattr(equivalents, "looked_at", equivalents.looked_at - {"lazy_one"})
+    with fastinit.enabled():
+        pass
+
+
 def test_registered_within_a_block(library: Callable[..., Any]) -> None:
     module = library("within")
     with fastinit.enabled() as report:
@@ -252,6 +296,8 @@ FACTORIES: dict[str, tuple[Callable[[], torch.Tensor], Callable[..., Any], tuple
         (),
     ),
     "rand_like": (lambda: torch.rand_like(torch.empty(4, 3).T), init.uniform_, ()),
+    "rand_like by keyword": (lambda: torch.rand_like(input=torch.empty(3)), init.uniform_, ()),
+    "rand without requires_grad": (lambda: torch.rand(3, requires_grad=None), init.uniform_, ()),
     "randn_like": (lambda: torch.randn_like(torch.empty(3, 4), dtype=torch.bfloat16), init.normal_, ()),
     "normal": (lambda: torch.normal(1.0, 2.0, (3, 4)), init.normal_, (1.0, 2.0)),
     "normal out": (lambda: torch.normal(0, 2, [3, 4], out=torch.empty(0)), init.normal_, (0.0, 2.0)),
@@ -283,6 +329,26 @@ def test_parameters_that_are_made_by_factories() -> None:
     assert fill is not None and fill.function == "normal_" and fill.matches(weight)
     assert leaf.requires_grad and leaf.is_leaf
     assert not report.fallthrough
+
+
+WRONG: dict[str, Callable[[], torch.Tensor]] = {
+    "memory_format": lambda: torch.rand(1, 2, 3, 4, memory_format=torch.channels_last),
+    "requires_grad": lambda: torch.randn(3, requires_grad=1),
+    "tensor": lambda: torch.rand_like(tensor=torch.empty(3)),
+    "text": lambda: torch.normal("0", "1", (3,)),
+    "array": lambda: torch.normal(np.array(0.0), 1.0, (3,)),
+    "a tensor of one dimension": lambda: torch.normal(torch.zeros(1), 1.0, (3,)),
+    "size": lambda: torch.normal(0.0, 1.0, 3),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_errors_of_factories_are_torchs(wrong: str) -> None:
+    with pytest.raises(TypeError) as theirs:
+        WRONG[wrong]()
+    with fastinit.enabled(factories=True), untouched(), pytest.raises(TypeError) as ours:
+        WRONG[wrong]()
+    assert str(ours.value) == str(theirs.value)
 
 
 def test_what_factories_leave_to_torch() -> None:
@@ -317,6 +383,26 @@ def test_a_block_within_a_block_of_factories() -> None:
         patch.setattr(torch, "randn", lambda *size: torch.zeros(*size))
         assert not torch.randn(3).any()
     assert torch.randn is randn
+
+
+def test_patches_that_outlast_a_block_of_factories() -> None:
+    randn, expected = torch.randn, seeded(torch.randn, 3)
+    try:
+        for ends in ("after its block", "never"):
+            with fastinit.enabled(factories=True):
+                found = torch.randn
+                torch.randn = lambda *size, found=found, **options: found(*size, **options)
+            if ends == "after its block":
+                torch.randn = found
+            with fastinit.enabled(factories=True) as report:
+                assert not torch.equal(seeded(torch.randn, 3), expected)
+                with fastinit.enabled():
+                    assert torch.equal(seeded(torch.randn, 3), expected)
+            assert report.equivalents == {"torch.randn": 1}
+            assert torch.equal(seeded(torch.randn, 3), expected)
+            assert (torch.randn is randn) == (ends == "after its block")
+    finally:
+        torch.randn = randn
 
 
 def test_compiling_with_factories() -> None:

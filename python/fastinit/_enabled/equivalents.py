@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -325,13 +325,23 @@ program_wide = True
 class Finder(MetaPathFinder):
     """Looks at the modules that are imported while a block is open."""
 
+    def __init__(self) -> None:
+        self.asking: set[str] = set()
+
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        if not any(entry.is_in(fullname) for entry in table):
+        if fullname in self.asking or not any(entry.is_in(fullname) for entry in table):
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = Looking(spec.loader)
-        return spec
+        self.asking.add(fullname)  # one of the others may ask all others itself
+        try:
+            for other in [*sys.meta_path]:
+                spec = other.find_spec(fullname, path, target) if hasattr(other, "find_spec") else None
+                if spec is not None:
+                    if hasattr(spec.loader, "exec_module"):
+                        spec.loader = Looking(spec.loader)
+                    return spec
+        finally:
+            self.asking.discard(fullname)
+        return None
 
 
 class Looking(Loader):
@@ -359,8 +369,12 @@ def install() -> None:
     for function in exchanged.values():
         function.public.__code__ = function.substitute
     for name in sys.modules.keys() - looked_at:
-        if not getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
-            looked_at.add(name)
+        # No other module is touched: it may be one that is loaded when it is.
+        known = any(entry.is_in(name) for entry in table)
+        if known and getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+            continue
+        looked_at.add(name)
+        if known:
             look_at(name)
     sys.meta_path.insert(0, finder)
 

@@ -25,43 +25,39 @@ from fastinit._warn import passed_over
 passed_over.add(__file__)
 
 
-def rand(*size: Any, generator: Any = None, requires_grad: bool = False, **options: Any) -> Tensor:
-    return init.uniform_(torch.empty(*size, **options), generator=generator).requires_grad_(requires_grad)
+def empty(*size: Any, **options: Any) -> Tensor:
+    if "memory_format" in options:
+        raise TypeError("random factories take no memory_format")
+    return torch.empty(*size, **options)
 
 
-def randn(*size: Any, generator: Any = None, requires_grad: bool = False, **options: Any) -> Tensor:
-    return init.normal_(torch.empty(*size, **options), generator=generator).requires_grad_(requires_grad)
+def rand(*size: Any, generator: Any = None, **options: Any) -> Tensor:
+    return init.uniform_(empty(*size, **options), generator=generator)
 
 
-def rand_like(
-    tensor: Tensor, *, requires_grad: bool = False, generator: Any = None, **options: Any
-) -> Tensor:
-    result = init.uniform_(torch.empty_like(tensor, **options), generator=generator)
-    return result.requires_grad_(requires_grad)
+def randn(*size: Any, generator: Any = None, **options: Any) -> Tensor:
+    return init.normal_(empty(*size, **options), generator=generator)
 
 
-def randn_like(
-    tensor: Tensor, *, requires_grad: bool = False, generator: Any = None, **options: Any
-) -> Tensor:
-    result = init.normal_(torch.empty_like(tensor, **options), generator=generator)
-    return result.requires_grad_(requires_grad)
+def rand_like(input: Tensor, *, generator: Any = None, **options: Any) -> Tensor:
+    return init.uniform_(torch.empty_like(input, **options), generator=generator)
 
 
-def normal(
-    mean: float, std: float, size: Any, *, generator: Any = None, requires_grad: bool = False, **options: Any
-) -> Tensor:
-    result = init.normal_(torch.empty(size, **options), float(mean), float(std), generator)
-    return result.requires_grad_(requires_grad)
+def randn_like(input: Tensor, *, generator: Any = None, **options: Any) -> Tensor:
+    return init.normal_(torch.empty_like(input, **options), generator=generator)
+
+
+def normal(mean: float, std: float, size: Any, *, generator: Any = None, **options: Any) -> Tensor:
+    return init.normal_(empty(size=size, **options), mean, std, generator)
 
 
 class Factory:
     """What stands in ``torch`` for a factory."""
 
-    def __init__(self, ours: Callable[..., Tensor]) -> None:
+    def __init__(self, ours: Callable[..., Tensor], beneath: Callable[..., Any]) -> None:
         self.__name__ = self.__qualname__ = ours.__name__
-        self.ours, self.torchs = ours, getattr(torch._C._VariableFunctions, ours.__name__)
-        self.__doc__ = self.torchs.__doc__
-        self.beneath: Any = None  # what stood there
+        self.__doc__ = beneath.__doc__
+        self.ours, self.beneath = ours, beneath  # the latter stood there
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling() or not wanted(args, kwargs):
@@ -92,8 +88,22 @@ def wanted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return all(patch.plain(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
 
-FACTORIES = [Factory(ours) for ours in (rand, randn, rand_like, randn_like, normal)]
+made: list[Factory] = []  # and kept: torch.jit knows them by their ids
+installed: list[Factory] = []
 users = 0
+
+
+def standing_in(ours: Callable[..., Tensor]) -> Factory:
+    """One for each function that ever stood there: it may be somebody's that calls what he found, an earlier one of these."""
+    there = getattr(torch, ours.__name__)
+    if isinstance(there, Factory):  # covered when its block ended, and uncovered since
+        there = there.beneath
+    for factory in made:
+        if factory.ours is ours and factory.beneath is there:
+            return factory
+    made.append(Factory(ours, there))
+    _builtins._register_builtin(made[-1], f"aten::{ours.__name__}")
+    return made[-1]
 
 
 def install() -> None:
@@ -101,10 +111,9 @@ def install() -> None:
     with lock:
         users += 1
         if users == 1:
-            for factory in FACTORIES:
-                factory.beneath = getattr(torch, factory.__name__)
+            installed[:] = [standing_in(ours) for ours in (rand, randn, rand_like, randn_like, normal)]
+            for factory in installed:
                 setattr(torch, factory.__name__, factory)
-                _builtins._register_builtin(factory, f"aten::{factory.__name__}")
 
 
 def uninstall() -> None:
@@ -112,7 +121,7 @@ def uninstall() -> None:
     with lock:
         users -= 1
         if users == 0:
-            for factory in FACTORIES:
+            for factory in installed:
                 if (
                     getattr(torch, factory.__name__) is factory
                 ):  # else somebody has put another one there, which counts
