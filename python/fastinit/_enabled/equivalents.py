@@ -46,7 +46,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
         function: a function that was written in Python, and whose source is there.
 
     Raises:
-        TypeError: if ``function`` is none.
+        TypeError: if ``function`` is not a function that was written in Python.
         OSError: if its source is not there.
 
     Returns:
@@ -108,11 +108,11 @@ class Equivalent:
     """A function of another library, and what stands in for it.
 
     Attributes:
-        module: the module that has it; with a ``*`` at its end, all whose names begin so.
+        module: the module that has it. A ``*`` at its end stands for any ending.
         name: its name there.
         stand_in: a function with the same arguments, made of fastinit's functions. It returns the tensor.
-        fingerprints: what the function may look like, and whether it returns the tensor or None. Without any it counts however
-            it looks.
+        fingerprints: which versions of the function count, and whether each returns the tensor or None. If there are none,
+            every version counts.
     """
 
     module: str
@@ -167,14 +167,14 @@ def register_equivalent(
     """Let ``enabled`` exchange a function for one that does the same by fastinit's functions.
 
     In a block, a call of ``function`` calls ``stand_in`` with the same arguments. If that refuses before anything is drawn or
-    written, what was there is called. It must give the same distribution: that is for you to test.
+    written, ``function`` itself is called. The two must give the same distribution, which is for you to test.
 
     Args:
-        function: the function, whose first argument is the tensor to fill; or where it is, ``"module:name"``, which may be
+        function: the function, whose first argument is the tensor to fill. It may also be named, as ``"module:name"``, and
             imported later.
         stand_in: takes the same arguments.
-        fingerprints: what the function may look like, as ``fingerprint`` tells. Without: as it looks now, or, if it is told
-            by its name, anyhow.
+        fingerprints: the ``fingerprint`` of each version of the function that counts. By default, a function counts as it
+            looks now, and every version of one that is named counts.
 
     Raises:
         TypeError: if ``function`` is not written in Python.
