@@ -86,13 +86,12 @@ format: $(READY)  ## rewrite the sources as `make lint` wants them
 build: $(READY)  ## compile the extension (see setup.py for the switches)
 	@$(PY) setup.py -q build_ext --inplace
 
-# Only compiles, CPU part only: what another compiler, or one for another processor, has to say about the sources. That
-# does not need -O3, which takes three times as long.
+# Only compiles, CPU part only: what another compiler, or one for another processor, has to say about the sources.
 COMPILERS ?= $(foreach cxx,g++ g++-11 clang++ aarch64-linux-gnu-g++,$(if $(shell command -v $(cxx)),$(cxx)))
 compilers: $(READY)  ## compile with each compiler there is, warnings as errors (COMPILERS="clang++ g++-11")
 	@for cxx in $(COMPILERS); do \
 	  echo "== $$cxx"; \
-	  CXX="$$cxx" CXXFLAGS="-O0 $$CXXFLAGS" FASTINIT_WERROR=1 FASTINIT_CUDA=0 FASTINIT_LINK=0 $(PY) setup.py -q build_ext \
+	  CXX="$$cxx" FASTINIT_WERROR=1 FASTINIT_CUDA=0 FASTINIT_LINK=0 $(PY) setup.py -q build_ext \
 	    --build-temp build/$$cxx --build-lib build/$$cxx || exit 1; \
 	done
 

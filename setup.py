@@ -14,7 +14,7 @@ environment variables:
   FASTINIT_SANITIZE=...    with these of the compiler's sanitizers: address,undefined
   FASTINIT_COVERAGE=1      counting which lines run, for gcov (see `make coverage`)
   FASTINIT_WERROR=1        warnings are errors
-  FASTINIT_LINK=0          only compile: with a compiler for another processor than this torch is for (see `make compilers`)
+  FASTINIT_LINK=0          only compile, unoptimised: with a compiler for another processor, for one (see `make compilers`)
   FASTINIT_COMPILED=...    compile nothing, and take what lies in this folder (wheels.py sets it)
   MAX_JOBS                 how many compilers run at a time; by default one per core
 """

@@ -61,6 +61,8 @@ elif os.environ.get("FASTINIT_COVERAGE") == "1":
     LDFLAGS.append("--coverage")
 elif os.environ.get("FASTINIT_DEBUG") == "1":
     OPTIMISE = ["-O1", "-g"]
+elif os.environ.get("FASTINIT_LINK") == "0":
+    OPTIMISE = ["-O0"]  # nothing is going to run
 else:
     OPTIMISE = ["-O3", "-DNDEBUG"]
 

@@ -53,8 +53,16 @@ def calls() -> Iterator[Line]:
     yield Line("Tensor.clone, 16 × 16", lambda: small.clone())
 
 
+class Bare(nn.Linear):
+    """What a layer takes besides its fills, which nothing here can change."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 def layers() -> Iterator[Line]:
     yield Line("nn.Linear(16, 16)", lambda: nn.Linear(16, 16), 1, 0.6)
+    yield Line("the same, but nothing is drawn", lambda: Bare(16, 16))
     yield Line("nn.LayerNorm(16)", lambda: nn.LayerNorm(16))
     yield Line("nn.Conv2d(4, 4, 3)", lambda: nn.Conv2d(4, 4, 3))
     yield Line("nn.Embedding(16, 16)", lambda: nn.Embedding(16, 16))
