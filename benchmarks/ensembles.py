@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import machine, report
-from benchmarks.parts import Timed, take_turns
+from benchmarks.parts import ROUNDS, Timed, take_turns
 from fastinit import extra
 
 MEMBERS = 64
@@ -90,7 +90,14 @@ def run(only: str | None = None) -> dict[str, Any]:
             )
             rows[-1]["reached"] = reached
             print(rows[-1], file=sys.stderr, flush=True)
-    return {"suite": "ensembles", **where, "seconds": time.perf_counter() - start, "ok": True, "rows": rows}
+    return {
+        "suite": "ensembles",
+        **where,
+        "repeats": ROUNDS,
+        "seconds": time.perf_counter() - start,
+        "ok": True,
+        "rows": rows,
+    }
 
 
 def markdown(data: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import fastinit
 from benchmarks import machine, report
-from benchmarks.parts import Timed, take_turns
+from benchmarks.parts import ROUNDS, Timed, take_turns
 from fastinit import extra
 
 SIDE = 8192
@@ -87,7 +87,14 @@ def run(only: str | None = None) -> dict[str, Any]:
         share = seconds["fill"] / seconds["function"]
         rows.append({"what": pair.name, "seconds": seconds, "share": share, "reached": share >= LEAST})
         print(rows[-1], file=sys.stderr, flush=True)
-    return {"suite": "extra", **where, "seconds": time.perf_counter() - start, "ok": True, "rows": rows}
+    return {
+        "suite": "extra",
+        **where,
+        "repeats": ROUNDS,
+        "seconds": time.perf_counter() - start,
+        "ok": True,
+        "rows": rows,
+    }
 
 
 def markdown(data: dict[str, Any]) -> str:

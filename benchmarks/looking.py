@@ -147,7 +147,14 @@ def run(only: str | None = None) -> dict[str, Any]:
             {"table": "training", "name": "a step of AdamW", "seconds": training(), "most": {"enabled": 1.01}}
         )
     ok = all(ratio(row, name) <= most for row in rows for name, most in row["most"].items() if most)
-    return {"suite": "looking", **where, "seconds": time.perf_counter() - start, "ok": ok, "rows": rows}
+    return {
+        "suite": "looking",
+        **where,
+        "repeats": ROUNDS,
+        "seconds": time.perf_counter() - start,
+        "ok": ok,
+        "rows": rows,
+    }
 
 
 def ratio(row: dict[str, Any], name: str) -> float:

@@ -151,7 +151,14 @@ def run(only: str | None = None) -> dict[str, Any]:
         ]  # fmt: skip
         rows.append({"table": table, "what": what, "seconds": seconds, "limits": found})
         print(rows[-1], file=sys.stderr, flush=True)
-    return {"suite": "parts", **where, "seconds": time.perf_counter() - start, "ok": True, "rows": rows}
+    return {
+        "suite": "parts",
+        **where,
+        "repeats": ROUNDS,
+        "seconds": time.perf_counter() - start,
+        "ok": True,
+        "rows": rows,
+    }
 
 
 TITLES = {

@@ -96,10 +96,12 @@ def main() -> None:
         "functions exchanged",
         "reached",
     ]
+    where, start = machine.describe(), time.perf_counter()
+    rows = [row(name) for name in MODELS]
     print("# Benchmark: models of other libraries\n")
-    print(report.machine(machine.describe() | {"seconds": 0}))
+    print(report.machine(where | {"repeats": ROUNDS, "seconds": time.perf_counter() - start}))
     print()
-    print(report.table(header, [row(name) for name in MODELS]))
+    print(report.table(header, rows))
 
 
 if __name__ == "__main__":
