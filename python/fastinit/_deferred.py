@@ -544,7 +544,8 @@ def deferred(*, call_sites: bool = False) -> Iterator[Deferred]:
     of models, and belongs to this thread.
 
     Args:
-        call_sites: remember where in the program each fill was called, for ``Recipe.check``.
+        call_sites: remember where in the program each fill was called, for ``Recipe.check``. Functions of other libraries are
+            not exchanged then, as in ``enabled``.
 
     Returns:
         A context manager that gives a ``Deferred``. Its method ``recipe`` says how a model was made.
@@ -562,7 +563,7 @@ def deferred(*, call_sites: bool = False) -> Iterator[Deferred]:
     """
     block = Deferred(call_sites)
     with ExitStack() as stack:
-        stack.enter_context(_enabled.enabled())
+        stack.enter_context(_enabled.enabled(equivalents=not call_sites))
         logs = thread.logs
         logs.append(block._log)
         stack.callback(logs.remove, block._log)

@@ -115,6 +115,11 @@ def test_blocks_that_leave_equivalents_alone(library: Callable[..., Any]) -> Non
             module.cut_normal_(torch.empty(50))
     assert report.functions["Tensor.uniform_"].calls == 1
     assert report.equivalents == inner.equivalents == {"ours.cut_normal_": 1}
+    with fastinit.enabled(call_sites=True) as report:
+        module.cut_normal_(torch.empty(50))
+    with fastinit.deferred(call_sites=True):
+        module.cut_normal_(torch.empty(50))
+    assert report.functions.keys() == {"Tensor.uniform_"} and not report.equivalents, "a check is of them"
     assert torch.equal(seeded(module.cut_normal_, torch.empty(50)), theirs)
     with elsewhere() as ask, fastinit.enabled():
         assert torch.equal(ask(lambda: seeded(module.cut_normal_, torch.empty(50))), theirs), "another thread"

@@ -48,7 +48,7 @@ def enabled(
         check_ranks: a process group of ``torch.distributed``. At the end of the block, its ranks compare what they drew
             (function, key, shape), by one all-reduce. Every rank of the group must get there.
         equivalents: whether known functions of other libraries are exchanged too, such as timm's ``trunc_normal_``; see
-            ``fastinit.equivalents``.
+            ``fastinit.equivalents``. With ``call_sites=True`` they are not, so that ``Report.check`` sees what they do.
         factories: whether ``torch.rand``, ``randn``, ``rand_like``, ``randn_like`` and ``normal`` draw fastinit's values too,
             where they are called as attributes of ``torch``.
 
@@ -72,7 +72,7 @@ def enabled(
 
         trace = Trace()
     report = Report(strict, trace)
-    report._with_equivalents, report._with_factories = equivalents, factories
+    report._with_equivalents, report._with_factories = equivalents and not call_sites, factories
     if trace is not None:
         report._log.simple = False
     if check_ranks is not None:
