@@ -5,17 +5,16 @@ Each member is compared with its fill alone, bit for bit, before any time is tak
 
 from __future__ import annotations
 
-import re
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import machine, report
-from benchmarks.parts import ROUNDS, Timed, take_turns
+from benchmarks import report
+from benchmarks.parts import Timed, measured, take_turns
 from fastinit import extra
 
 MEMBERS = 64
@@ -73,31 +72,20 @@ def sides_of(kind: Kind, side: int, members: int = MEMBERS) -> Iterator[Timed]:
         yield Timed(name, call, weights.numel())
 
 
+def row_of(what: str, kind: Kind, side: int) -> dict[str, Any]:
+    seconds = take_turns(sides_of(kind, side))
+    ratio = seconds["torch"] / max(seconds["keys"], seconds["generator"])
+    reached = None if kind.least is None else ratio >= kind.least
+    row = {"what": what, "values": MEMBERS * side * side, "seconds": seconds}
+    return row | {"ratio": ratio, "least": kind.least, "reached": reached}
+
+
 def run(only: str | None = None) -> dict[str, Any]:
-    """Measure all, telling how it goes, and return what a results file holds."""
-    where, start, rows = machine.describe(), time.perf_counter(), []
-    for kind in KINDS:
-        for side in SIDES:
-            what = f"{kind.name}, {MEMBERS} of {side} × {side}"
-            if only and not re.search(only, what):
-                continue
-            seconds = take_turns(sides_of(kind, side))
-            ratio = seconds["torch"] / max(seconds["keys"], seconds["generator"])
-            reached = None if kind.least is None else ratio >= kind.least
-            values = MEMBERS * side * side
-            rows.append(
-                {"what": what, "values": values, "seconds": seconds, "ratio": ratio, "least": kind.least}
-            )
-            rows[-1]["reached"] = reached
-            print(rows[-1], file=sys.stderr, flush=True)
-    return {
-        "suite": "ensembles",
-        **where,
-        "repeats": ROUNDS,
-        "seconds": time.perf_counter() - start,
-        "ok": True,
-        "rows": rows,
-    }
+    rows = (
+        (what := f"{kind.name}, {MEMBERS} of {side} × {side}", partial(row_of, what, kind, side))
+        for kind, side in product(KINDS, SIDES)
+    )
+    return measured("ensembles", only, rows)
 
 
 def markdown(data: dict[str, Any]) -> str:

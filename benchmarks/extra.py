@@ -5,9 +5,6 @@ The two fill with the same values, bit for bit, before any time is taken. Times 
 
 from __future__ import annotations
 
-import re
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,8 +13,8 @@ import torch
 from torch import Tensor
 
 import fastinit
-from benchmarks import machine, report
-from benchmarks.parts import ROUNDS, Timed, take_turns
+from benchmarks import report
+from benchmarks.parts import Timed, measured, take_turns
 from fastinit import extra
 
 SIDE = 8192
@@ -77,24 +74,14 @@ def sides_of(pair: Pair, side: int = SIDE) -> Iterator[Timed]:
     yield Timed("fill", lambda: pair.beneath(expected), tensor.numel())
 
 
+def row_of(pair: Pair) -> dict[str, Any]:
+    seconds = take_turns(sides_of(pair, SIDE))
+    share = seconds["fill"] / seconds["function"]
+    return {"what": pair.name, "seconds": seconds, "share": share, "reached": share >= LEAST}
+
+
 def run(only: str | None = None) -> dict[str, Any]:
-    """Measure all, telling how it goes, and return what a results file holds."""
-    where, start, rows = machine.describe(), time.perf_counter(), []
-    for pair in pairs(SIDE):
-        if only and not re.search(only, pair.name):
-            continue
-        seconds = take_turns(sides_of(pair, SIDE))
-        share = seconds["fill"] / seconds["function"]
-        rows.append({"what": pair.name, "seconds": seconds, "share": share, "reached": share >= LEAST})
-        print(rows[-1], file=sys.stderr, flush=True)
-    return {
-        "suite": "extra",
-        **where,
-        "repeats": ROUNDS,
-        "seconds": time.perf_counter() - start,
-        "ok": True,
-        "rows": rows,
-    }
+    return measured("extra", only, ((pair.name, partial(row_of, pair)) for pair in pairs(SIDE)))
 
 
 def markdown(data: dict[str, Any]) -> str:

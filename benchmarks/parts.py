@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -137,28 +138,34 @@ def measurements() -> Iterable[tuple[str, str, Callable[[], list[Timed]], tuple[
         yield "sparse", case.label, lambda c=case: strips(c), STRIPS  # type: ignore[misc]
 
 
+def measured(
+    suite: str, only: str | None, rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]]
+) -> dict[str, Any]:
+    """Measure the rows whose names are wanted, telling how it goes, and return what a results file holds."""
+    where, start, done = machine.describe(), time.perf_counter(), []
+    for name, row in rows:
+        if not only or re.search(only, name):
+            done.append(row())
+            print(done[-1], file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - start
+    return {"suite": suite, **where, "repeats": ROUNDS, "seconds": seconds, "ok": True, "rows": done}
+
+
+def row_of(
+    table: str, what: str, sides: Callable[[], list[Timed]], limits: Iterable[Limit]
+) -> dict[str, Any]:
+    seconds = take_turns(sides())
+    found = []
+    for limit in limits:
+        value = seconds[limit.name] / seconds[limit.than]
+        found.append(limit._asdict() | {"value": value, "reached": value <= limit.most})
+    return {"table": table, "what": what, "seconds": seconds, "limits": found}
+
+
 def run(only: str | None = None) -> dict[str, Any]:
-    """Measure all, telling how it goes, and return what a results file holds."""
-    where, start, rows = machine.describe(), time.perf_counter(), []
-    for table, what, sides, limits in measurements():
-        if only and not re.search(only, f"{table}: {what}"):
-            continue
-        seconds = take_turns(sides())
-        found = [
-            limit._asdict() | {"value": (value := seconds[limit.name] / seconds[limit.than])}
-            | {"reached": value <= limit.most}
-            for limit in limits
-        ]  # fmt: skip
-        rows.append({"table": table, "what": what, "seconds": seconds, "limits": found})
-        print(rows[-1], file=sys.stderr, flush=True)
-    return {
-        "suite": "parts",
-        **where,
-        "repeats": ROUNDS,
-        "seconds": time.perf_counter() - start,
-        "ok": True,
-        "rows": rows,
-    }
+    return measured(
+        "parts", only, ((f"{each[0]}: {each[1]}", partial(row_of, *each)) for each in measurements())
+    )
 
 
 TITLES = {

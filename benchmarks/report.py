@@ -22,7 +22,7 @@ TITLES = {
     "cuda": "On a GPU",
 }
 ABOUT = {
-    "must": "Median times. With avx2, 55% of the best instruction set's speed has to be reached.",
+    "must": "Median times. The instruction set avx2 has to reach 60% of what is required of the best one, and 55% of its speed.",
     "orthogonal": "Median times. `product` is one matrix product of the same size: m × n by n × n for n ≤ m.",
     "cuda": "Median times on the device. *: it waited for the host, whose time is in them.",
     "orthogonal batches": "Median times for all matrices: torch one after the other, fastinit in one call.",
