@@ -14,7 +14,6 @@ import torch
 
 import native
 from fills import COMPLEX, FILLS, KEY, REAL, Call, assert_same, bits_of, plain
-from reference import bits
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
 CASES = [(name, dtype) for name, fill in FILLS.items() for dtype in (*fill.dtypes, *FLOAT8)]
@@ -130,6 +129,9 @@ def test_sparse_matrices_of_any_height(run, rows, columns):
 
 def test_a_run_is_cut_where_the_block_number_gains_a_word(run):
     """Block 2^32 - 2 and the next ones, checked against the reference: on the CPU that would be 64 GiB."""
+    pytest.importorskip("scipy.special", reason="the reference needs scipy", exc_type=ImportError)
+    from reference import bits
+
     fill = Call("uniform_", (0.0, 1.0))
     for first in (4 * (2**32 - 2) - 3, 4 * (2**34) - 5):
         index = np.arange(first, first + 4133, dtype=np.uint64)
